@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,8 +41,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename or aside) == str(aside):
+            error.filename = str(path)  # a failed write does not know its file
         raise
     fsync_directory(path.parent)
 
@@ -104,6 +107,7 @@ def build_directory(path: Path) -> Iterator[Path]:
         )
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
@@ -120,6 +124,25 @@ def build_directory(path: Path) -> Iterator[Path]:
     else:
         os.replace(aside, path)
     fsync_directory(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what builds of `path` left aside when they were killed; live ones are let be."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(?:partial|old)")
+    for beside in path.parent.iterdir():
+        found = pattern.fullmatch(beside.name)
+        if found and not _is_running(int(found.group(1))):
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 # --- hashes --------------------------------------------------------------------------------

@@ -27,12 +27,17 @@ class IsoflopError(Exception):
     def paragraph(self) -> str:
         """The whole message as one paragraph: where, what, way out."""
         place = f"{self.where}: " if self.where else ""
-        way_out = f" {self.fix.rstrip('.')}." if self.fix else ""
-        return f"{place}{self.what.rstrip('.')}.{way_out}"
+        way_out = f" {sentence(self.fix)}" if self.fix else ""
+        return f"{place}{sentence(self.what)}{way_out}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions pickle by their args alone; workers of a ladder send theirs across processes.
         return (_rebuild, (type(self), self.what, self.where, self.fix))
+
+
+def sentence(text: str) -> str:
+    """The text with exactly one closing mark: its own question or exclamation mark, or a stop."""
+    return text if text.endswith(("?", "!")) else f"{text.rstrip('.')}."
 
 
 def _rebuild(

@@ -1,0 +1,121 @@
+"""`isoflop data build` and `isoflop data inspect`; not for the work itself (`isoflop.data.corpus`).
+
+pyarrow is imported when there is work to do, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from isoflop.cli.arguments import (
+    Arguments,
+    RecipeArguments,
+    dispatch,
+    parse_arguments,
+    parse_recipe_arguments,
+)
+from isoflop.core.console import make_progress, print_result
+from isoflop.data.recipe import DataRecipe
+
+if TYPE_CHECKING:
+    from isoflop.data.corpus import Corpus
+
+_MAX_REJECTS_SHOWN = 10
+_MAX_EXAMPLES_SHOWN = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildArguments(RecipeArguments):
+    """Read the sources of a recipe, clean them, drop duplicates, split, and write a corpus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectArguments(Arguments):
+    """Show what a corpus holds, and the funnel of what was dropped on the way, by reason."""
+
+    corpus: Positional[Path]
+    """A corpus directory, as `isoflop data build` writes it."""
+
+
+def run(args: list[str]) -> int:
+    """Run the command; 0 unless the input is bad."""
+    return dispatch(
+        "data",
+        {
+            "build": (_build, "sources → clean → no duplicates → split, by a recipe"),
+            "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
+        },
+        args,
+    )
+
+
+def _build(args: list[str]) -> int:
+    arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
+    from isoflop.data.corpus import build
+
+    _show(build(recipe, arguments.out, make_progress(arguments.json)), arguments.json)
+    return 0
+
+
+def _inspect(args: list[str]) -> int:
+    arguments = parse_arguments(InspectArguments, args, "data inspect")
+    from isoflop.data.corpus import inspect
+
+    _show(inspect(arguments.corpus), arguments.json)
+    return 0
+
+
+def _show(corpus: Corpus, json_mode: bool) -> None:
+    document = {"corpus": corpus.directory, **corpus.funnel}
+    print_result(document, "" if json_mode else funnel_text(corpus), json_mode)
+
+
+def funnel_text(corpus: Corpus) -> str:
+    """The funnel as a table: what was read, what was dropped by reason, what was kept where."""
+    funnel = corpus.funnel
+    rows: list[tuple[str, str, str, str]] = [("", "documents", "text", "")]
+
+    def add(label: str, count: dict[str, Any], note: str = "") -> None:
+        size = f"{count['bytes'] / 1e6:,.2f} MB"
+        rows.append((label, f"{count['documents']:,}", size, note))
+
+    add("read", funnel["in"])
+    for reason, drop in funnel["dropped"].items():
+        shown = ", ".join(drop["examples"][:_MAX_EXAMPLES_SHOWN])
+        more = ", …" if drop["documents"] > _MAX_EXAMPLES_SHOWN else ""
+        add(f"  - {reason}", drop, shown + more)
+    add("kept", funnel["kept"])
+    for split, part in sorted(funnel["splits"].items(), reverse=True):
+        add(f"  {split.replace('_', '-')}", part)
+        for language, count in part["languages"].items():
+            add(f"    {language}", count)
+    for name, part in funnel["sources"].items():
+        add(f"  from {name}", part["kept"])
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{label:<{widths[0]}}  {documents:>{widths[1]}}  {size:>{widths[2]}}  {note}".rstrip()
+        for label, documents, size, note in rows
+    ]
+    return "\n".join([*lines, *_rejects_text(corpus)])
+
+
+def _rejects_text(corpus: Corpus) -> list[str]:
+    """The first broken files and lines, and where the others are listed."""
+    total = corpus.funnel.get("rejects", 0)
+    if not total:
+        return []
+    path = corpus.directory / "rejects.jsonl"
+    lines = ["", f"{total:,} broken files or lines, all listed in {path}:"]
+    with open(path, encoding="utf-8") as file:
+        for line in islice(file, _MAX_REJECTS_SHOWN):
+            reject = json.loads(line)
+            place = ":".join(str(part) for part in (reject["file"], reject["line"]) if part)
+            detail = f" ({reject['detail']})" if reject["detail"] else ""
+            lines.append(f"  {reject['source']} {place}: {reject['reason']}{detail}")
+    return lines + (["  …"] if total > _MAX_REJECTS_SHOWN else [])

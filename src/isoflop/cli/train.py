@@ -1,0 +1,30 @@
+"""`isoflop train`: parses, calls `training.pretrain.train`, prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.core.console import make_progress, print_result
+from isoflop.training.recipe import TrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(RecipeArguments):
+    """Train a model from a recipe, or continue the run in the output directory."""
+
+
+def run(args: list[str]) -> int:
+    """Run `isoflop train RECIPE.toml -o RUN`."""
+    arguments, recipe = parse_recipe_arguments(TrainArguments, TrainRecipe, args, "train")
+    from isoflop.training.pretrain import train
+
+    result = train(recipe, arguments.out, make_progress(arguments.json))
+    text = (
+        f"{result.run}: {result.params:,} parameters on {result.tokens:,} tokens in "
+        f"{result.seconds:.0f} s\n"
+        f"held-out loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per "
+        f"byte\nmodel: {result.run / 'model'}"
+    )
+    print_result({**vars(result), "run": str(result.run)}, text, arguments.json)
+    return 0

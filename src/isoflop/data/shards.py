@@ -1,0 +1,252 @@
+"""Token shards: a corpus as memory-mapped integers with an index; not for batches (`loader`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isoflop.core.artifact import (
+    build_directory,
+    read_json,
+    read_manifest,
+    sha256_file,
+    write_json,
+    write_manifest,
+)
+from isoflop.core.console import SILENT, Progress
+from isoflop.core.errors import ArtifactError, DataError
+from isoflop.core.hardware import machine, usable_cores
+from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.tokenizer import Tokenizer, load
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One memory-mapped split: documents one after the other, each ended by the EOS id."""
+
+    name: str
+    tokens: npt.NDArray[Any] = field(repr=False)
+    """(n_tokens,) uint16 or uint32, read-only, on disk."""
+    document_starts: npt.NDArray[np.int64] = field(repr=False)
+    """(n_documents + 1,) index of each document's first token; the last entry is n_tokens."""
+    document_kinds: npt.NDArray[np.uint8] = field(repr=False)
+    """(n_documents,) index into `kinds`."""
+    kinds: tuple[str, ...]
+    """The languages of the documents (`code`, `en`, `zh`, …), the same in every split."""
+    n_bytes: int
+    """Bytes of UTF-8 text that the tokens stand for."""
+    eos_id: int
+    byte_lengths: npt.NDArray[np.int32] = field(repr=False)
+    """(V,) text bytes each id stands for; 0 for special tokens."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the split, ends of documents included."""
+        return int(self.tokens.shape[0])
+
+    @property
+    def n_documents(self) -> int:
+        """Documents in the split."""
+        return int(self.document_kinds.shape[0])
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A finished shard directory, opened."""
+
+    directory: Path
+    train: Split
+    held_out: Split
+    vocab_size: int
+    eos_id: int
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """The copy of the tokenizer that travels with the shards."""
+        return self.directory / "tokenizer"
+
+
+def tokenize(corpus: Corpus, tokenizer_dir: Path, out: Path, progress: Progress = SILENT) -> Shards:
+    """Encode a corpus into shards, with a copy of the tokenizer beside them.
+
+    Raises:
+        ArtifactError: The corpus or the tokenizer is missing or damaged.
+    """
+    tokenizer = load(tokenizer_dir)
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    total = sum(corpus.split_bytes(split) for split in SPLITS)
+    kinds = sorted({k for s in SPLITS for k in corpus.funnel["splits"][s]["languages"]})
+    progress.start("tokenize", total / 1e6, "MB")
+    with build_directory(out) as aside:
+        done, splits = 0, {}
+        for split in SPLITS:
+            splits[split] = _write_split(
+                corpus, split, tokenizer, dtype, kinds, aside, progress, done
+            )
+            done += splits[split]["bytes"]
+        copy = aside / "tokenizer"
+        copy.mkdir()
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            if (tokenizer_dir / name).exists():
+                (copy / name).write_bytes((tokenizer_dir / name).read_bytes())
+        index = {
+            "version": _VERSION,
+            "dtype": dtype.name,
+            "vocab_size": tokenizer.vocab_size,
+            "eos_id": tokenizer.eos_id,
+            "kinds": kinds,
+            "splits": splits,
+        }
+        write_json(aside / "index.json", index)
+        write_manifest(
+            aside,
+            kind="shards",
+            config=index,
+            machine=machine(),
+            inputs=[corpus.directory, tokenizer_dir],
+        )
+    progress.finish(", ".join(f"{name}: {s['tokens']:,} tokens" for name, s in splits.items()))
+    return open_shards(out)
+
+
+def open_shards(directory: Path, *, verify: bool = False) -> Shards:
+    """Memory-map a shard directory.
+
+    Args:
+        verify: Also hash every file (about a second per gigabyte); sizes are checked always.
+
+    Raises:
+        ArtifactError: It is missing, unfinished, damaged, or of another version; names the file.
+    """
+    read_manifest(directory, "shards", verify=verify)
+    index = read_json(directory / "index.json")
+    if not isinstance(index, dict) or index.get("version") != _VERSION:
+        raise ArtifactError(
+            f"not an index of version {_VERSION}",
+            where=str(directory / "index.json"),
+            fix="Make the shards again with `isoflop tokenize`",
+        )
+    tokenizer = load(directory / "tokenizer")
+    try:
+        splits = {
+            name: _open_split(directory, name, index, tokenizer.byte_lengths) for name in SPLITS
+        }
+        return Shards(
+            directory=directory,
+            train=splits["train"],
+            held_out=splits["held_out"],
+            vocab_size=int(index["vocab_size"]),
+            eos_id=int(index["eos_id"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"the index lacks {error}",
+            where=str(directory / "index.json"),
+            fix="Make the shards again with `isoflop tokenize`",
+        ) from None
+
+
+def _write_split(
+    corpus: Corpus,
+    split: str,
+    tokenizer: Tokenizer,
+    dtype: np.dtype[Any],
+    kinds: list[str],
+    out: Path,
+    progress: Progress,
+    done: int,
+) -> dict[str, Any]:
+    """Write one split's tokens and document table; returns its entry in the index."""
+    path = out / f"{split}.bin"
+    lengths: list[int] = []
+    document_kinds: list[int] = []
+    text_bytes = 0
+    kind_index = {kind: index for index, kind in enumerate(kinds)}
+    tokens_by_kind, bytes_by_kind = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    threads = min(8, usable_cores())
+    with open(path, "wb") as file:
+        for rows in corpus.documents(split):
+            encoded = tokenizer.encode_batch([row["text"] for row in rows], threads)
+            for row, ids in zip(rows, encoded, strict=True):
+                document = np.append(ids, np.uint32(tokenizer.eos_id)).astype(dtype)
+                file.write(document.tobytes())
+                size, kind = int(tokenizer.byte_lengths[ids].sum()), row["language"]
+                lengths.append(document.shape[0])
+                document_kinds.append(kind_index[kind])
+                tokens_by_kind[kind] += document.shape[0]
+                bytes_by_kind[kind] += size
+                text_bytes += size
+            progress.advance((done + text_bytes) / 1e6, split)
+        file.flush()
+        os.fsync(file.fileno())
+    starts = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
+    np.save(out / f"{split}.starts.npy", starts.astype("<i8"))
+    np.save(out / f"{split}.kinds.npy", np.array(document_kinds, dtype=np.uint8))
+    return {
+        "tokens": int(starts[-1]),
+        "documents": len(lengths),
+        "bytes": text_bytes,
+        "sha256": sha256_file(path),
+        "by_kind": {
+            kind: {"tokens": tokens_by_kind[kind], "bytes": bytes_by_kind[kind]} for kind in kinds
+        },
+    }
+
+
+def _open_split(
+    directory: Path, name: str, index: dict[str, Any], byte_lengths: npt.NDArray[np.int32]
+) -> Split:
+    entry, dtype = index["splits"][name], np.dtype(index["dtype"]).newbyteorder("<")
+    path = directory / f"{name}.bin"
+    expected = entry["tokens"] * dtype.itemsize
+    actual = path.stat().st_size if path.exists() else None
+    if actual != expected:
+        size = "is missing" if actual is None else f"has {actual:,} bytes, not {expected:,}"
+        raise ArtifactError(
+            f"the token file {size}",
+            where=str(path),
+            fix="Make the shards again with `isoflop tokenize`",
+        )
+    if not expected:
+        raise DataError("the split holds no token", where=str(path), fix="Add documents")
+    starts = _load_array(directory / f"{name}.starts.npy", entry["documents"] + 1)
+    return Split(
+        name=name,
+        tokens=np.memmap(path, dtype=dtype, mode="r"),
+        document_starts=starts,
+        document_kinds=_load_array(directory / f"{name}.kinds.npy", entry["documents"]),
+        kinds=tuple(index["kinds"]),
+        n_bytes=int(entry["bytes"]),
+        eos_id=int(index["eos_id"]),
+        byte_lengths=byte_lengths,
+    )
+
+
+def _load_array(path: Path, length: int) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(
+            f"cannot be read: {error}", where=str(path), fix="Make the shards again"
+        ) from None
+    if array.shape != (length,):
+        raise ArtifactError(
+            f"holds {array.shape[0]:,} entries, not {length:,}",
+            where=str(path),
+            fix="Make the shards again with `isoflop tokenize`",
+        )
+    return array
+
+
+def shard_summary(shards: Shards) -> dict[str, Any]:
+    """The index of a shard directory as its command prints it."""
+    value: dict[str, Any] = json.loads((shards.directory / "index.json").read_text("utf-8"))
+    return value

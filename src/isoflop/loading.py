@@ -1,0 +1,33 @@
+"""Opening a finished model directory: its weights and its tokenizer as one `Model`.
+
+Not for models without a tokenizer (`models/convert.py` opens the weights alone).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isoflop.core.artifact import MANIFEST, read_manifest
+from isoflop.core.errors import ArtifactError
+from isoflop.data.tokenizer import load_tokenizer
+from isoflop.models.convert import load_decoder
+from isoflop.models.generate import Model
+
+
+def load(directory: str | Path) -> Model:
+    """Open a model that Isoflop wrote.
+
+    Raises:
+        ArtifactError: The directory is missing, unfinished, damaged, or holds something else.
+        DataError: It has no tokenizer that can be read.
+    """
+    directory = Path(directory)
+    inside = directory / "model"
+    if (inside / MANIFEST).exists():  # a run or a demo
+        raise ArtifactError("this holds a model but is not one itself", where=str(directory),
+                            fix=f"Open {inside}")
+    read_manifest(directory, "model")
+    if not (directory / "tokenizer.json").exists():
+        raise ArtifactError("the model has no tokenizer", where=str(directory),
+                            fix="Copy tokenizer.json and tokenizer_config.json into it")
+    return Model(load_decoder(directory), load_tokenizer(directory))

@@ -1,0 +1,98 @@
+"""What a decoder costs: parameters by role, FLOPs per token, bytes of memory; torch-free.
+
+Not for measured times or speeds (`core/hardware.py`). Every formula is for the modules of
+`decoder.py` as they are written, and a test counts them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isoflop.models.config import DecoderConfig
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters by role. The roles add up to the number of distinct parameters."""
+
+    input_embedding: int
+    """The embedding matrix; 0 when tied, for then it is the output layer's."""
+    attention: int
+    """The four projections; the small norms of queries and keys are under `norm`."""
+    feed_forward: int
+    norm: int
+    """Gains of all norms."""
+    output: int
+    """The output layer, which is also the embedding matrix when tied."""
+
+    @property
+    def params(self) -> int:
+        """All weights except input (and position) embeddings: the N of scaling laws.
+
+        A tied matrix counts once, as the output layer: that is where its FLOPs are.
+        """
+        return self.params_total - self.input_embedding
+
+    @property
+    def params_total(self) -> int:
+        """Every distinct parameter."""
+        return self.input_embedding + self.attention + self.feed_forward + self.norm + self.output
+
+
+def count_parameters(config: DecoderConfig) -> ParameterCount:
+    """Count the parameters of a decoder from its shape."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    matrix = config.vocab_size * config.d_model
+    return ParameterCount(
+        input_embedding=0 if config.tie_embeddings else matrix,
+        attention=config.n_layers * config.d_model * 2 * (query + key),
+        feed_forward=config.n_layers * config.d_model * 3 * config.d_ff,
+        norm=config.n_layers * 2 * (config.d_model + config.head_dim) + config.d_model,
+        output=matrix,
+    )
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Matrix-product FLOPs of one token in the forward pass (a multiply-add is two).
+
+    Norms, rotations, softmax and other elementwise work are left out, as in Kaplan et al. 2020:
+    they are a few percent and bound by memory, not arithmetic.
+    """
+
+    attention_projections: int
+    attention_scores: int
+    """Queries times keys and weights times values, averaged over the positions of a sequence.
+    Causal: half of the full T × T square, which is what the model needs; a kernel that computes
+    the whole square does twice this."""
+    feed_forward: int
+    output: int
+    """The output layer; the lookup of input embeddings multiplies nothing."""
+
+    @property
+    def forward(self) -> int:
+        """FLOPs per token of a forward pass."""
+        return (
+            self.attention_projections + self.attention_scores + self.feed_forward + self.output
+        )
+
+    @property
+    def training(self) -> int:
+        """FLOPs per token of forward and backward: each product of the forward pass has two in
+        the backward pass, one for each factor's gradient. Work done again to save memory
+        (attention scores in a fused kernel, recomputed activations) is not counted."""
+        return 3 * self.forward
+
+
+def flops_per_token(config: DecoderConfig, seq_len: int) -> FlopCount:
+    """Count FLOPs per token at sequences of `seq_len` tokens, each one document."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    return FlopCount(
+        attention_projections=config.n_layers * 2 * config.d_model * 2 * (query + key),
+        # 2 products × 2 FLOPs × seq_len / 2 earlier positions on average.
+        attention_scores=config.n_layers * 2 * seq_len * query,
+        feed_forward=config.n_layers * 2 * config.d_model * 3 * config.d_ff,
+        output=2 * config.d_model * config.vocab_size,
+    )

@@ -1,0 +1,94 @@
+"""The parts every architecture is made of: norms, rotary positions, document-aware attention.
+
+Not for whole models (see `decoder.py`) nor for their initial values (`initialise.py`).
+
+Shape suffixes, here and in every model file: B batch, T time, S keys' time, D model width,
+H query heads, G key–value heads, K head width, F feed-forward width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RotaryPositions(nn.Module):
+    """Rotary position embedding, half-split form (Su et al. 2021; the layout of Llama and Qwen).
+
+    Coordinate i of the first half of a head is rotated together with coordinate i of the second
+    half by the angle position · theta^(−2i/K).
+    """
+
+    cos_TK: Tensor
+    sin_TK: Tensor
+
+    def __init__(self, head_dim: int, max_seq_len: int, theta: float) -> None:
+        super().__init__()
+        # Computed in float64: float32 angles are off by 1e-4 at position 4096.
+        frequency_K = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angle_TK = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequency_K)
+        self.register_buffer("cos_TK", angle_TK.cos().float(), persistent=False)
+        self.register_buffer("sin_TK", angle_TK.sin().float(), persistent=False)
+
+    def forward(self, x_BHTK: Tensor, start: int = 0) -> Tensor:
+        """Rotate queries or keys whose first position is `start`."""
+        length = x_BHTK.shape[-2]
+        cos = self.cos_TK[start : start + length].to(x_BHTK.dtype)
+        sin = self.sin_TK[start : start + length].to(x_BHTK.dtype)
+        low, high = x_BHTK.chunk(2, dim=-1)
+        return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+
+
+class DocumentMask:
+    """Which rows of a batch hold several documents, and what their tokens may attend to.
+
+    Rows that hold one document need no mask and take the fast causal kernel; a batch source
+    that puts them first (`training/objectives.py` does) gets them in one slice.
+
+    Args:
+        document_BT: Integer document counter of every token; equal means same document.
+    """
+
+    def __init__(self, document_BT: Tensor) -> None:
+        rows, length = document_BT.shape
+        whole = (document_BT[:, 0] == document_BT[:, -1]).tolist()
+        self.n_whole = whole.index(False) if False in whole else rows
+        """How many leading rows hold a single document each."""
+        self.n_mixed = rows - self.n_whole
+        causal_TT = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril()
+        mixed_RT = document_BT[self.n_whole :]
+        same_RTT = mixed_RT[:, :, None] == mixed_RT[:, None, :]
+        self.allowed_R1TT = (same_RTT & causal_TT)[:, None]
+
+
+def causal_attention(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, documents: DocumentMask | None = None
+) -> Tensor:
+    """Softmax attention of each token to itself and earlier tokens of its document.
+
+    With more keys than queries (a cache), the queries are the last positions.
+
+    Returns:
+        Values mixed per head, (B, H, T, K).
+    """
+    grouped = k_BGSK.shape[1] != q_BHTK.shape[1]
+    if documents is not None and documents.n_mixed:
+        sizes = [documents.n_whole, documents.n_mixed]
+        (q1, q2), (k1, k2), (v1, v2) = (x.split(sizes) for x in (q_BHTK, k_BGSK, v_BGSK))
+        mixed = F.scaled_dot_product_attention(
+            q2, k2, v2, attn_mask=documents.allowed_R1TT, enable_gqa=grouped
+        )
+        if not documents.n_whole:
+            return mixed
+        whole = F.scaled_dot_product_attention(q1, k1, v1, is_causal=True, enable_gqa=grouped)
+        return torch.cat((whole, mixed))
+    n_queries, n_keys = q_BHTK.shape[-2], k_BGSK.shape[-2]
+    if n_queries == n_keys or n_queries == 1:
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGSK, v_BGSK, is_causal=n_queries > 1, enable_gqa=grouped
+        )
+    last_TS = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q_BHTK.device)
+    return F.scaled_dot_product_attention(
+        q_BHTK, k_BGSK, v_BGSK, attn_mask=last_TS.tril(n_keys - n_queries), enable_gqa=grouped
+    )

@@ -1,0 +1,261 @@
+"""Running a ladder: trunks and their cool-downs side by side, resumable, into `runs.csv`.
+
+Not for choosing the rungs (a recipe, or `demo`) nor for fitting them (`laws`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isoflop.core.artifact import read_json, write_atomic, write_json, write_manifest
+from isoflop.core.console import SILENT, Progress
+from isoflop.core.errors import RunError
+from isoflop.core.hardware import calibrate, machine, usable_cores
+from isoflop.core.lock import locked
+from isoflop.core.recipe import to_dict
+from isoflop.planning.recipe import LadderRecipe, RungConfig
+
+if TYPE_CHECKING:
+    from isoflop.training.pretrain import TrainResult
+
+RUNS = "runs.csv"
+COLUMNS = (
+    "run_id", "params", "params_total", "tokens", "loss", "bits_per_byte", "flops",
+    "learning_rate", "batch_tokens", "seed", "steps", "warmup_tokens", "schedule", "seconds",
+    "family",
+)
+FORMAT = 1
+"""Version of a ladder directory; another one is refused, never guessed at."""
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A finished ladder."""
+
+    directory: Path
+    runs: tuple[TrainResult, ...]
+    """All runs, by size and horizon."""
+    seconds: float
+    """Wall-clock seconds of this call."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a ladder. Every run but the longest of its size branches from that trunk."""
+
+    run_id: str
+    rung: RungConfig
+    tokens: int
+    trunk: str | None
+    """run_id of the trunk it branches from; None for the trunk itself."""
+    trunk_tokens: tuple[int, ...] = ()
+    """For a trunk: where its branches leave it."""
+
+
+def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
+    """The runs of a ladder by size and horizon."""
+    jobs = []
+    for rung in recipe.rungs:
+        horizons = sorted({recipe.whole_batches(tokens) for tokens in rung.tokens})
+        longest = horizons[-1]
+        trunk_id = _run_id(rung, longest)
+        for tokens in horizons[:-1]:
+            jobs.append(Job(_run_id(rung, tokens), rung, tokens, trunk_id))
+        leaves = tuple(sorted({recipe.decay_start(tokens) for tokens in horizons[:-1]}))
+        jobs.append(Job(trunk_id, rung, longest, None, leaves))
+    return tuple(jobs)
+
+
+def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> Ladder:
+    """Run or continue a ladder in the directory `out`; writes `runs.csv` after every run.
+
+    Raises:
+        RunError: `out` holds a ladder of another recipe, or a worker died.
+    """
+    began = time.monotonic()
+    with locked(out):
+        _claim(out, recipe)
+        calibrate()  # once here, so that workers find it measured instead of measuring at once
+        results = _run_jobs(recipe, out, progress)
+        if not (out / "manifest.json").exists():
+            write_manifest(
+                out,
+                kind="ladder",
+                config=to_dict(recipe),
+                machine=machine(),
+                inputs=[recipe.data.shards],
+                seed=recipe.train.seed,
+                files=[out / RUNS, out / "config.json",
+                       *sorted((out / "runs").glob("*/manifest.json"))],
+            )
+    return Ladder(out, results, time.monotonic() - began)
+
+
+def _run_jobs(
+    recipe: LadderRecipe, out: Path, progress: Progress
+) -> tuple[TrainResult, ...]:
+    jobs = jobs_of(recipe)
+    lanes = recipe.processes or min(8, usable_cores())
+    threads = max(1, usable_cores() // lanes)
+    waiting = {job.run_id: job for job in sorted(jobs, key=_cost, reverse=True)}
+    done: dict[str, TrainResult] = {}
+    running: dict[Future[TrainResult], Job] = {}
+    progress.start("ladder", sum(map(_cost, jobs)), "work")
+    pool = ProcessPoolExecutor(lanes, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        while waiting or running:
+            for job in list(waiting.values()):
+                if len(running) == lanes:
+                    break
+                if job.trunk is None or job.trunk in done:
+                    del waiting[job.run_id]
+                    running[pool.submit(_work, recipe, job, out, threads)] = job
+            finished, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
+            for future in finished:
+                job = running.pop(future)
+                done[job.run_id] = future.result()
+                _write_table(recipe, [j for j in jobs if j.run_id in done], done, out)
+            part = sum(_cost(j) * _fraction_done(out, j) for j in running.values())
+            whole = sum(_cost(j) for j in jobs if j.run_id in done)
+            progress.advance(whole + part, f"{len(done)} of {len(jobs)} runs")
+    except BrokenProcessPool:
+        raise RunError(
+            "a worker of the ladder was killed (out of memory?)",
+            where=str(out),
+            fix="Run the same command again; it continues. Fewer `processes` need less memory",
+        ) from None
+    finally:
+        _stop(pool)
+    progress.finish(f"{len(done)} runs")
+    return tuple(done[job.run_id] for job in jobs)
+
+
+def _start_worker() -> None:
+    from isoflop.core.process import die_with_parent
+
+    die_with_parent()
+
+
+def _work(recipe: LadderRecipe, job: Job, out: Path, threads: int) -> TrainResult:
+    """Train one run; executed in a worker, which alone imports torch."""
+    from isoflop.training.checkpoint import checkpoint_path
+    from isoflop.training.pretrain import train
+
+    run_recipe = recipe.run_recipe(job.rung, job.tokens)
+    run_recipe = replace(
+        run_recipe,
+        train=replace(run_recipe.train, threads=threads, keep_checkpoints_at=job.trunk_tokens),
+    )
+    branch_from = None
+    if job.trunk is not None:
+        steps = recipe.decay_start(job.tokens) // recipe.train.global_batch_tokens
+        branch_from = checkpoint_path(_directory(out, job.trunk) / "checkpoints", steps)
+    return train(run_recipe, _directory(out, job.run_id), branch_from=branch_from)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers now; runs in mid-flight continue from their checkpoints next time."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _fraction_done(out: Path, job: Job) -> float:
+    """Share of a running job's own tokens that its metrics show."""
+    path = _directory(out, job.run_id) / "metrics.jsonl"
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 2048))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return 0.0
+    whole = [line for line in lines if line.startswith(b'{"step"') and line.endswith(b"}")]
+    if not whole:
+        return 0.0
+    tokens = int(whole[-1].split(b'"tokens": ')[1].split(b",")[0])
+    return min(1.0, tokens / job.tokens)
+
+
+def _claim(out: Path, recipe: LadderRecipe) -> None:
+    """Write the resolved recipe, or check that the ladder already there has the same one."""
+    path, resolved = out / "config.json", to_dict(recipe)
+    if not path.exists():
+        foreign = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+        if foreign:
+            raise RunError(
+                f"the directory is not a ladder: it holds {foreign[0]} but no config.json",
+                where=str(out),
+                fix="Choose another directory with -o",
+            )
+        write_json(path, {"format": FORMAT, "recipe": resolved})
+        return
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RunError(
+            "this ladder is of a format that this version does not continue",
+            where=str(path),
+            fix="Start anew in another directory with -o",
+        )
+    if found["recipe"] != resolved:
+        raise RunError(
+            "this ladder was started with another recipe",
+            where=str(out),
+            fix="Use the recipe in its config.json, or another directory with -o",
+        )
+
+
+def _write_table(
+    recipe: LadderRecipe, jobs: Sequence[Job], done: Mapping[str, TrainResult], out: Path
+) -> None:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for job in jobs:
+        result = done[job.run_id]
+        run_recipe = recipe.run_recipe(job.rung, job.tokens)
+        table.writerow({
+            "run_id": job.run_id,
+            "params": result.params,
+            "params_total": result.params_total,
+            "tokens": result.tokens,
+            "loss": repr(result.loss),
+            "bits_per_byte": repr(result.bits_per_byte),
+            "flops": f"{result.flops:.6g}",
+            "learning_rate": f"{run_recipe.optimizer.learning_rate:.6g}",
+            "batch_tokens": recipe.train.global_batch_tokens,
+            "seed": recipe.train.seed,
+            "steps": result.steps,
+            "warmup_tokens": recipe.optimizer.warmup_tokens,
+            "schedule": recipe.optimizer.schedule,
+            "seconds": f"{result.seconds:.2f}",
+            "family": "decoder",
+        })
+    write_atomic(out / RUNS, text.getvalue())
+
+
+def _run_id(rung: RungConfig, tokens: int) -> str:
+    return f"d{rung.d_model}-l{rung.n_layers}-{tokens}"
+
+
+def _directory(out: Path, run_id: str) -> Path:
+    return out / "runs" / run_id
+
+
+def _cost(job: Job) -> float:
+    """Relative cost, for order and progress: weights of the blocks × tokens trained."""
+    share = 1.0 if job.trunk is None else 0.25
+    return share * job.rung.n_layers * job.rung.d_model**2 * job.tokens

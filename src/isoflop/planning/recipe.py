@@ -1,0 +1,103 @@
+"""What a ladder is: rungs over sizes and horizons, the rule for the learning rate; no torch here.
+
+The attribute docstrings are the command line's help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from isoflop.core.errors import RecipeError
+from isoflop.training.recipe import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    TrainRecipe,
+)
+
+
+@dataclass(frozen=True)
+class RungConfig:
+    """All runs of one size: a trunk at a constant learning rate, cooled down at each horizon."""
+
+    d_model: int
+    """Width of this size."""
+    n_layers: int
+    """Depth of this size."""
+    tokens: tuple[int, ...]
+    """Horizons: training tokens of each run of this size; rounded down to global batches."""
+
+
+@dataclass(frozen=True)
+class WidthRule:
+    """How the learning rate follows the width."""
+
+    base_width: int = 64
+    """Width at which `optimizer.learning_rate` is meant."""
+    exponent: float = 0.5
+    """Learning rate ∝ (base_width / d_model)^exponent."""
+
+    def learning_rate(self, base: float, d_model: int) -> float:
+        """The peak learning rate of a model of this width."""
+        return base * (self.base_width / d_model) ** self.exponent
+
+
+@dataclass(frozen=True)
+class LadderRecipe:
+    """Many small runs that differ in size and horizon and in nothing else."""
+
+    data: DataConfig
+    """Token shards, the same for all rungs."""
+    rungs: tuple[RungConfig, ...]
+    """Sizes and their horizons."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """What all sizes share; width and depth come from the rungs."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer; the schedule is `wsd`, so that one trunk serves all horizons of a size."""
+    width_rule: WidthRule = field(default_factory=WidthRule)
+    """Learning rate by width."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(
+        evaluations=1, tensorboard=False, checkpoint_every=200))
+    """Batches, seed and logging of every run; `tokens` comes from the rungs."""
+    processes: int | None = None
+    """Runs side by side, each with its share of the cores; one per core (at most 8) if omitted:
+    at these sizes two runs on one core each finish sooner than one run on two."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.optimizer.schedule != "wsd":
+            problems.append(f"optimizer.schedule = {self.optimizer.schedule}: a ladder needs wsd")
+        if not self.rungs:
+            problems.append("rungs is empty")
+        for rung in self.rungs:
+            short = [t for t in rung.tokens if t < 2 * self.train.global_batch_tokens]
+            if not rung.tokens or short:
+                problems.append(f"rung {rung.d_model}x{rung.n_layers}: each horizon must hold at "
+                                "least two global batches")
+        if problems:
+            raise RecipeError("; ".join(problems), where="ladder recipe")
+
+    def run_recipe(self, rung: RungConfig, tokens: int) -> TrainRecipe:
+        """The full recipe of the run of `rung` with this horizon.
+
+        Runs of one size differ in `tokens` alone, so that each is what a run from scratch to its
+        horizon would be.
+        """
+        rate = self.width_rule.learning_rate(self.optimizer.learning_rate, rung.d_model)
+        return TrainRecipe(
+            data=self.data,
+            model=replace(self.model, d_model=rung.d_model, n_layers=rung.n_layers),
+            optimizer=replace(self.optimizer, learning_rate=rate),
+            train=replace(self.train, tokens=self.whole_batches(tokens)),
+        )
+
+    def whole_batches(self, tokens: int) -> int:
+        """`tokens` rounded down to whole global batches."""
+        batch = self.train.global_batch_tokens
+        return tokens // batch * batch
+
+    def decay_start(self, tokens: int) -> int:
+        """The token count at which a run to this horizon leaves the trunk, in whole batches."""
+        stable = (1 - self.optimizer.decay_fraction) * self.whole_batches(tokens)
+        return self.whole_batches(int(stable))

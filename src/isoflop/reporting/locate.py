@@ -1,0 +1,112 @@
+"""Which files a report can be made from lie at the given paths; opens none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isoflop.core.artifact import MANIFEST
+from isoflop.core.errors import ArtifactError
+from isoflop.core.ledger import LEDGER
+
+_DEMO_PARTS = ("corpus", "tokenizer", "shards", "ladder", "target", "model")
+
+
+@dataclass
+class Found:
+    """Which files the given paths hold; filled while they are looked at."""
+
+    summary: Path | None = None
+    ledger: Path | None = None
+    law: Path | None = None
+    funnel: Path | None = None
+    tables: list[Path] = field(default_factory=list)
+    runs: list[tuple[Path, bool]] = field(default_factory=list)
+    """Run directories and whether each is the target."""
+    artifacts: list[tuple[str, Path]] = field(default_factory=list)
+
+
+def locate(paths: Sequence[Path]) -> Found:
+    """Look at each path, in order; of two laws or ledgers the later counts.
+
+    Raises:
+        ArtifactError: A path does not exist or holds nothing to report on.
+    """
+    found = Found()
+    for path in paths:
+        _look(path, found)
+    return found
+
+
+def _look(path: Path, found: Found) -> None:
+    if not path.exists():
+        raise ArtifactError("no such file or directory", where=str(path))
+    if path.is_file():
+        _look_at_file(path, found)
+    elif not _look_at_directory(path, found):
+        raise ArtifactError(
+            "there is nothing to report on here: no summary.json, runs.csv, metrics.jsonl, "
+            "law.json or ledger.jsonl",
+            where=str(path),
+            fix="Give a demo, ladder or run directory, a law.json or a ledger.jsonl",
+        )
+
+
+def _look_at_file(path: Path, found: Found) -> None:
+    if path.suffix == ".csv":
+        found.tables.append(path)
+    elif path.suffix == ".jsonl":
+        found.ledger = path
+    elif path.suffix == ".json":
+        found.law = path
+    else:
+        raise ArtifactError(
+            "reports are not made from this kind of file",
+            where=str(path),
+            fix="Give a demo, ladder or run directory, a law.json or a ledger.jsonl",
+        )
+
+
+def _look_at_directory(directory: Path, found: Found) -> bool:
+    """Note what the directory holds; whether it holds anything."""
+    hits = 0
+    for name, attribute in (
+        ("summary.json", "summary"),
+        (LEDGER, "ledger"),
+        ("law.json", "law"),
+        ("funnel.json", "funnel"),
+    ):
+        if (directory / name).is_file():
+            setattr(found, attribute, directory / name)
+            hits += 1
+    if (directory / "runs.csv").is_file():
+        found.tables.append(directory / "runs.csv")
+        hits += 1
+    if _is_run(directory):
+        found.runs.append((directory, False))
+        hits += 1
+    if (directory / MANIFEST).is_file():
+        found.artifacts.append((directory.resolve().name, directory))
+    for run in sorted((directory / "runs").glob("*/")):
+        if _is_run(run):
+            found.runs.append((run, False))
+            hits += 1
+    if found.summary == directory / "summary.json":
+        _look_at_demo(directory, found)
+    return hits > 0
+
+
+def _look_at_demo(demo: Path, found: Found) -> None:
+    for name in _DEMO_PARTS:
+        part = demo / name
+        if name in ("corpus", "ladder") and part.is_dir():
+            _look_at_directory(part, found)
+        elif (part / MANIFEST).is_file():
+            found.artifacts.append((name, part))
+    if _is_run(demo / "target"):
+        found.runs.append((demo / "target", True))
+
+
+def _is_run(directory: Path) -> bool:
+    return (directory / "metrics.jsonl").is_file() or (directory / "evals.jsonl").is_file()

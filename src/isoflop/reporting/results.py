@@ -1,0 +1,323 @@
+"""Sections on what was found: verdict, ladder, training, law, ledger; not on how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from isoflop.core.ledger import Promise, Tally
+from isoflop.reporting import charts, numbers, training_charts
+from isoflop.reporting.markup import (
+    Column,
+    Section,
+    cards,
+    details,
+    figure,
+    legend,
+    table,
+    text,
+)
+from isoflop.reporting.records import Law, Report, Verdict
+
+# --- verdict -------------------------------------------------------------------------------
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """What was promised and what came of it, in one sentence of plain words."""
+    promised = numbers.with_interval(verdict.value, verdict.low, verdict.high)
+    level = numbers.percent(100 * verdict.level, 0)
+    start = f"Promised {promised} {verdict.unit} ({level}) before the run"
+    if verdict.outcome is None or verdict.error_percent is None:
+        return f"{start}; the run has not ended yet."
+    decimals = numbers.decimals_for((verdict.high - verdict.low) / 2)
+    kept = "held" if verdict.held else "missed"
+    off = numbers.percent(abs(verdict.error_percent))
+    return f"{start}; it ended at {verdict.outcome:.{decimals}f}: {kept}, {off} off."
+
+
+def heading(report: Report) -> str:
+    """The page's first words: the verdict, or the title where nothing was promised."""
+    if report.verdict is None:
+        return f"<h1>{text(report.title)}</h1>"
+    sentence = text(verdict_sentence(report.verdict))
+    for word in ("held", "missed"):
+        sentence = sentence.replace(f": {word},", f': <em class="{word}">{word}</em>,', 1)
+    strip = figure(
+        lambda canvas: charts.promise_strip(report.verdict, canvas) if report.verdict else "",
+        "The bar is the promised interval, sealed in the ledger before the run began.",
+        height=104,
+    )
+    return f"<h1>{sentence}</h1>{strip}"
+
+
+def summary_cards(report: Report) -> str:
+    """Target size, compute, time and memory at a glance; empty where nothing is known."""
+    entries: list[tuple[str, str, str]] = []
+    if report.target:
+        entries += [
+            ("Target", numbers.count(report.target.params), "parameters"),
+            ("Trained on", numbers.count(report.target.tokens), "tokens"),
+            ("Compute", numbers.scientific(report.target.flops), "FLOPs"),
+        ]
+        if report.rungs:
+            times = report.target.flops / max(r.flops for r in report.rungs)
+            entries.append(("Extrapolation", f"×{numbers.THIN}{times:.1f}", "the largest rung"))
+    if report.seconds is not None:
+        promised = report.promised_seconds
+        remark = "" if promised is None else f"promised {numbers.seconds(promised)}"
+        entries.append(("Time", numbers.seconds(report.seconds), remark))
+    memory = _first_in_bytes(report.promises)
+    if memory:
+        promised_size = numbers.size(memory.value)
+        if memory.outcome is None:
+            entries.append(("Peak memory", promised_size, "promised"))
+        else:
+            used = numbers.size(memory.outcome)
+            entries.append(("Peak memory", used, f"promised {promised_size}"))
+    return cards(entries) if entries else ""
+
+
+def _first_in_bytes(promises: Iterable[Promise]) -> Promise | None:
+    return next((p for p in promises if p.unit == "bytes" and "memory" in p.quantity), None)
+
+
+# --- ladder --------------------------------------------------------------------------------
+
+
+def ladder(report: Report) -> Section | None:
+    """The rungs, the law through them, and how far each lies from it."""
+    if not report.rungs:
+        return None
+    law, target, verdict = report.law, report.target, report.verdict
+    captions = ["<b>Loss against training compute.</b> Each dot is one finished run."]
+    if law and law.fits:
+        captions.append("Lines: the law for each model size.")
+    if law and law.path:
+        level = numbers.percent(100 * law.path_level, 0)
+        captions.append(
+            "Dashed: the law for runs with the target’s tokens per parameter, "
+            f"with its {level} band."
+        )
+    if target and verdict:
+        captions.append("The ring is the promise with its interval; the full dot is the outcome.")
+    body = figure(
+        lambda canvas: charts.ladder_chart(report.rungs, law, target, verdict, canvas),
+        " ".join(captions),
+        height=470,
+        above=_size_legend(report, [r.params for r in report.rungs]),
+    )
+    if any(r.predicted is not None for r in report.rungs):
+        body += figure(
+            lambda canvas: charts.residual_chart(report.rungs, target, verdict, canvas),
+            "<b>Measured against predicted.</b> The law was fitted to the rungs, so their "
+            "residuals show its noise; only the target tests it.",
+            height=250,
+        )
+    return Section("ladder", "The ladder", body + details("All rungs in numbers", _rungs(report)))
+
+
+def _size_legend(report: Report, sizes: Sequence[float]) -> str:
+    colours = charts.size_classes(sizes)
+    entries = [(colours[s], numbers.count(s)) for s in sorted(colours)]
+    if report.target:
+        entries.append(("ct", f"target {numbers.count(report.target.params)}"))
+    return legend(entries)
+
+
+def _rungs(report: Report) -> str:
+    columns = [Column("Run")]
+    names = ("Parameters", "Tokens", "FLOPs", "Learning rate", "Batch, tokens", "Loss")
+    columns += [Column(name, numeric=True) for name in (*names, "Law", "Off")]
+    rows = [
+        [
+            text(r.run_id),
+            numbers.count(r.params),
+            numbers.count(r.tokens),
+            numbers.scientific(r.flops),
+            _optional(r.learning_rate, lambda v: numbers.scientific(v)),
+            _optional(r.batch_tokens, lambda v: f"{v:,.0f}"),
+            f"{r.loss:.4f}",
+            _optional(r.predicted, lambda v: f"{v:.4f}"),
+            _optional(r.residual_percent, numbers.signed_percent),
+        ]
+        for r in sorted(report.rungs, key=lambda r: (r.params, r.tokens))
+    ]
+    return table("Every run of the ladder; loss in nats per token", columns, rows)
+
+
+def _optional(value: float | None, write: object) -> str:
+    return "–" if value is None or not callable(write) else str(write(value))
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def training(report: Report) -> Section | None:
+    """Loss curves, and their collapse where a law gives the floor."""
+    curves = [c for c in report.curves if c.training or c.held_out]
+    if not curves:
+        return None
+    sizes = [c.params for c in curves if c.params is not None and not c.is_target]
+    lines = sum(c.lines_read for c in curves)
+    body = figure(
+        lambda canvas: training_charts.loss_chart(curves, canvas),
+        f"<b>Loss while training</b>, from {lines:,} logged lines. Lines: training loss, averaged "
+        "over equal shares of log tokens, with the target’s range shaded. Dots: held-out loss, of "
+        "the rungs at their end.",
+        height=440,
+        above=_size_legend(report, sizes) if sizes else "",
+    )
+    if sum(bool(training_charts.normalised(c)) for c in curves) > 1:
+        body += figure(
+            lambda canvas: training_charts.collapse_chart(curves, canvas),
+            "<b>Do the curves collapse?</b> Loss above what the law gives this size for endless "
+            "data, as a share of its last value. Under one good rule for learning rate and batch "
+            "all runs fall on one line; a run that strays was trained by a worse one, and a law "
+            "fitted through it misleads.",
+            height=320,
+        )
+    return Section("training", "Training", body)
+
+
+# --- law -----------------------------------------------------------------------------------
+
+_MEANING = {
+    "E": "loss no size and no amount of data removes, nats/token",
+    "A": "weight of the size term",
+    "B": "weight of the data term",
+    "alpha": "how fast loss falls with parameters",
+    "beta": "how fast loss falls with tokens",
+    "a": "how fast loss falls with parameters",
+    "b": "how fast loss falls with tokens",
+    "g": "how the two terms combine (1: they add)",
+}
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
+_NOISE = {
+    "run_to_run": ("Noise between runs", "standard deviation of ln loss from chance alone"),
+    "degrees_of_freedom": ("Degrees of freedom", "behind that estimate, its prior included"),
+    "drift": ("Drift", "error per e-fold of compute beyond the ladder, in ln loss"),
+}
+
+
+def law(report: Report) -> Section | None:
+    """The fitted formula, its parameters and what its interval is made of."""
+    found = report.law
+    if found is None:
+        return None
+    parameters = table(
+        f"Fitted to {found.n_runs} runs ({found.objective} objective)",
+        [Column("Parameter"), Column("Value", True), Column("Std. error", True), Column("Meaning")],
+        [
+            [
+                f"<i>{text(_GREEK.get(p.name, p.name))}</i>",
+                numbers.significant(p.value, 4),
+                _optional(p.stderr, lambda v: numbers.significant(v, 2)),
+                text(_MEANING.get(p.name, "")),
+            ]
+            for p in found.parameters
+        ],
+    )
+    parts = [formula(found), parameters]
+    if found.noise:
+        rows = [_noise_row(name, value) for name, value in found.noise.items()]
+        columns = [Column("Part"), Column("Value", True), Column("Meaning")]
+        parts.append(table("What the interval is made of", columns, rows))
+    if found.domain:
+        spans = "; ".join(
+            f"{name} {_span(name, low, high)}" for name, (low, high) in found.domain.items()
+        )
+        parts.append(f"<p>Fitted inside {text(spans)}. Beyond that it extrapolates.</p>")
+    if found.verdict and found.verdict != "supported":
+        parts.append(f'<p class="warning">{text(found.verdict)}</p>')
+    parts += [f'<p class="warning">{text(w)}</p>' for w in found.warnings]
+    return Section("law", "The law", "".join(parts))
+
+
+def _noise_row(name: str, value: float) -> list[str]:
+    title, meaning = _NOISE.get(name, (name.replace("_", " "), ""))
+    return [text(title), numbers.significant(value, 3), text(meaning)]
+
+
+def _span(name: str, low: float, high: float) -> str:
+    write = numbers.scientific if name == "flops" else numbers.count
+    return f"{write(low)} to {write(high)}"
+
+
+def formula(found: Law) -> str:
+    """The law with its numbers, as MathML; other forms as their plain formula."""
+    value = {p.name: numbers.significant(p.value, 3) for p in found.parameters}
+    left = "<mi>L</mi><mo>(</mo><mi>N</mi><mo>,</mo><mi>D</mi><mo>)</mo><mo>=</mo>"
+
+    def over(weight: str, base: str, power: str) -> str:
+        return (
+            f"<mfrac><mn>{value[weight]}</mn>"
+            f"<msup><mi>{base}</mi><mn>{value[power]}</mn></msup></mfrac>"
+        )
+
+    names = set(value)
+    if found.form == "chinchilla" and names >= {"E", "A", "B", "alpha", "beta"}:
+        right = f"{over('A', 'N', 'alpha')}<mo>+</mo>{over('B', 'D', 'beta')}"
+    elif found.form == "gamma" and names >= {"E", "A", "B", "a", "b", "g"}:
+        inner = f"{over('A', 'N', 'a')}<mo>+</mo>{over('B', 'D', 'b')}"
+        right = f"<msup><mrow><mo>(</mo>{inner}<mo>)</mo></mrow><mn>{value['g']}</mn></msup>"
+    else:
+        return f"<p><code>{text(found.formula)}</code></p>"
+    plain = text(found.formula)
+    return (
+        f'<math display="block" aria-label="L = {plain}">{left}'
+        f"<mn>{value['E']}</mn><mo>+</mo>{right}</math>"
+    )
+
+
+# --- ledger --------------------------------------------------------------------------------
+
+
+def calibration_sentence(tallies: Sequence[Tally]) -> str:
+    """`Of 4 promises at 90 %, 3 held (1 still open).`"""
+    said = "; ".join(tally.sentence() for tally in tallies)
+    return f"{said[:1].upper()}{said[1:]}." if said else ""
+
+
+def ledger(report: Report) -> Section | None:
+    """Every promise, made before the work and scored after it."""
+    if not report.promises:
+        return None
+    columns = [
+        Column("Promise"),
+        Column("Promised", True),
+        Column("Interval", True),
+        Column("Level", True),
+        Column("Outcome", True),
+        Column(""),
+        Column("Verdict"),
+    ]
+    rows = [
+        [
+            f"{text(p.quantity.replace('_', ' '))}<small>{text(p.basis)}<br>"
+            f"made {text(numbers.moment(p.made_at))}</small>",
+            text(numbers.quantity(p.value, p.unit)),
+            text(f"{_bare(p.low, p.unit)} – {_bare(p.high, p.unit)}"),
+            numbers.percent(100 * p.level, 0),
+            "–" if p.outcome is None else text(numbers.quantity(p.outcome, p.unit)),
+            charts.promise_mark(p, f"promise-{i}"),
+            _held(p.held),
+        ]
+        for i, p in enumerate(report.promises)
+    ]
+    lead = f'<p class="lead">{text(calibration_sentence(report.tallies))}</p>'
+    how = (
+        "<p>Each line was written before the work it speaks of and carries the hash of the line "
+        "before it, so that no promise can be changed after the fact."
+        + (f" The last hash is <code>{text(report.ledger_head[:16])}</code>.</p>")
+    )
+    return Section("ledger", "The ledger", lead + how + table("All promises", columns, rows))
+
+
+def _bare(value: float, unit: str) -> str:
+    written = numbers.quantity(value, unit)
+    return written.removesuffix(f" {unit}")
+
+
+def _held(held: bool | None) -> str:
+    if held is None:
+        return '<span class="open">open</span>'
+    return '<em class="held">held</em>' if held else '<em class="missed">missed</em>'

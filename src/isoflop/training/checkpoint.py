@@ -1,0 +1,118 @@
+"""Checkpoints of a run: written aside, hashed, renamed; the newest whole one is found again.
+
+The tensors are torch's distributed checkpoint (DCP) by parameter name, so that a checkpoint does
+not remember the layout that wrote it. Not for finished models (`models/convert.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
+
+from isoflop.core.artifact import build_directory, read_json, sha256_file, write_json
+from isoflop.core.errors import ArtifactError
+
+FORMAT = 1
+"""Version of the layout below; a checkpoint of another one is refused, never guessed at."""
+STATE = "loop.json"
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Everything the loop knows beside weights and optimizer moments."""
+
+    step: int
+    """Optimizer steps done."""
+    tokens: int
+    """Training tokens consumed."""
+    flops: float
+    """Training FLOPs spent, by the accounting formulas."""
+    seconds: float
+    """Wall-clock seconds of training over all sessions of the run."""
+    loss_sum: float
+    """Summed loss in nats since the last metrics line."""
+    loss_count: int
+    """Valid tokens behind `loss_sum`."""
+    log_bytes: dict[str, int]
+    """Length of each log file at this step; what lies beyond is cut off on resuming."""
+
+
+def save_checkpoint(
+    directory: Path, model: nn.Module, optimizer: Optimizer, state: LoopState
+) -> Path:
+    """Write `directory/step_N`, visible only once it is whole, and return it."""
+    final = checkpoint_path(directory, state.step)
+    if final.exists():
+        return final
+    weights, moments = get_state_dict(model, optimizer)
+    with build_directory(final) as aside:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
+        files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
+        write_json(aside / STATE, {"format": FORMAT, "files": files, "loop": asdict(state)})
+    return final
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopState:
+    """Load weights and moments in place and return the loop's state.
+
+    Raises:
+        ArtifactError: A file is missing or differs from its hash, or the format is another one.
+    """
+    record = read_json(path / STATE)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ArtifactError(
+            f"the checkpoint's format is not {FORMAT}, the one this version reads",
+            where=str(path / STATE),
+            fix="Continue it with the version of Isoflop that wrote it, or start in a new "
+            "directory",
+        )
+    for name, expected in record["files"].items():
+        if not (path / name).exists() or sha256_file(path / name) != expected:
+            raise ArtifactError(
+                "the file is missing or differs from the hash taken when it was written",
+                where=str(path / name),
+                fix="Remove this checkpoint; the run continues from the one before",
+            )
+    weights, moments = get_state_dict(model, optimizer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    return LoopState(**record["loop"])
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies in a `checkpoints` directory."""
+    return directory / f"step_{step:08d}"
+
+
+def latest_checkpoint(directory: Path) -> Path | None:
+    """The whole checkpoint with the most steps, or None."""
+    found = checkpoints(directory)
+    return found[max(found)] if found else None
+
+
+def checkpoints(directory: Path) -> dict[int, Path]:
+    """Whole checkpoints by step; half-written ones of a killed process are removed."""
+    for leftover in directory.glob(".step_*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    names = {path: re.fullmatch(r"step_(\d+)", path.name) for path in directory.glob("step_*")}
+    return {int(match[1]): path for path, match in names.items() if match}
+
+
+def remove_checkpoints(directory: Path, *, keep: set[int]) -> None:
+    """Remove all checkpoints but those of the steps in `keep`."""
+    for step, path in checkpoints(directory).items():
+        if step not in keep:
+            shutil.rmtree(path)
+

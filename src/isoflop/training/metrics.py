@@ -1,0 +1,67 @@
+"""The logs of a run: JSON lines that a resumed run continues exactly, and TensorBoard events.
+
+Not for drawing them (`reporting`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOGS = ("metrics.jsonl", "evals.jsonl", "samples.jsonl")
+"""Logs that belong to the run's content: cut back to the checkpoint when it resumes."""
+EVENTS = "events.jsonl"
+"""What happened to the run (started, resumed, interrupted, anomalies): only ever grows."""
+
+
+class RunLog:
+    """Appends rows to the JSON-lines files of a run directory."""
+
+    def __init__(self, directory: Path, *, tensorboard: bool, start_step: int) -> None:
+        self._directory = directory
+        self._files = {name: open(directory / name, "ab") for name in (*LOGS, EVENTS)}
+        self._tensorboard = None
+        if tensorboard:
+            # Imported here: it costs a second that a run without it need not pay.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(  # type: ignore[no-untyped-call]
+                str(directory / "tensorboard"), purge_step=start_step
+            )
+
+    def write(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append one row to the file `name`."""
+        self._files[name].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        if self._tensorboard is not None and name in LOGS[:2]:
+            group = name.removesuffix(".jsonl")
+            for key, value in row.items():
+                if isinstance(value, int | float) and key not in ("step", "tokens"):
+                    self._tensorboard.add_scalar(  # type: ignore[no-untyped-call]
+                        f"{group}/{key}", value, row["step"]
+                    )
+
+    def sync(self) -> dict[str, int]:
+        """Force everything to disk and return the length in bytes of each content log."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return {name: (self._directory / name).stat().st_size for name in LOGS}
+
+    def close(self) -> None:
+        """Write what is left and close the files."""
+        self.sync()
+        for file in self._files.values():
+            file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()  # type: ignore[no-untyped-call]
+
+
+def cut_logs(directory: Path, lengths: Mapping[str, int]) -> None:
+    """Cut the content logs back to `lengths` bytes: a resumed run writes the rest again."""
+    for name in LOGS:
+        path = directory / name
+        if path.exists():
+            os.truncate(path, min(lengths.get(name, 0), path.stat().st_size))

@@ -1,0 +1,48 @@
+"""Losses as (sum, count) pairs, so that a step divides once by the global number of valid tokens.
+
+Not for the loop that divides, nor for where batches come from (`pretrain.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions
+
+from isoflop.data.loader import IGNORED
+from isoflop.models.decoder import Decoder
+
+CHUNK_TOKENS = 512
+"""Tokens whose logits are held at once: at vocabularies of thousands they stay in the cache."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """One micro-batch of next-token prediction."""
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    """The token after each one, or the loader's `IGNORED`."""
+    document_BT: Tensor
+    """Counter of the document each token belongs to."""
+    n_valid: int
+    """Labels that carry loss."""
+
+
+def next_token_loss(model: Decoder, batch: TokenBatch) -> Tensor:
+    """Summed cross-entropy in nats over the batch's valid labels (a scalar).
+
+    The logits are never kept whole: torch's `linear_cross_entropy` computes the output layer and
+    the loss chunk by chunk.
+    """
+    x_ND = model.hidden(batch.ids_BT, batch.document_BT).flatten(0, 1)
+    return F.linear_cross_entropy(
+        x_ND,
+        model.lm_head.weight,
+        batch.labels_BT.flatten(),
+        ignore_index=IGNORED,
+        reduction="sum",
+        options=LinearCrossEntropyOptions(batch_chunk_size=CHUNK_TOKENS),
+    )

@@ -1,0 +1,269 @@
+"""Pre-training of a decoder on token shards: the `Task` for the loop, from recipe to result.
+
+Not for the loop itself (`loop.py`) nor the run directory's bookkeeping (`run_directory.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from isoflop.core.artifact import read_json, write_json
+from isoflop.core.console import SILENT, Progress
+from isoflop.core.hardware import calibrate
+from isoflop.core.lock import locked
+from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
+from isoflop.data.loader import EvalWindows, Loader, Windows, eval_windows
+from isoflop.data.shards import Shards, open_shards
+from isoflop.data.tokenizer import load as load_tokenizer
+from isoflop.models.accounting import count_parameters, flops_per_token
+from isoflop.models.config import DecoderConfig
+from isoflop.models.convert import save_model
+from isoflop.models.decoder import Decoder
+from isoflop.models.generate import generate
+from isoflop.models.initialise import initialise
+from isoflop.training.loop import LoopConfig, Task, run
+from isoflop.training.objectives import TokenBatch, next_token_loss
+from isoflop.training.optimizers import build_adamw
+from isoflop.training.recipe import ModelConfig, TrainRecipe
+from isoflop.training.run_directory import claim, seal
+from isoflop.training.schedules import learning_rate_factor
+
+SAMPLE_TOKENS = 48
+EVAL_ROWS = 16
+"""Windows per forward pass of an evaluation."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run came to."""
+
+    run: Path
+    params: int
+    """Weights, except input and position embeddings."""
+    params_total: int
+    tokens: int
+    """Training tokens of the whole run."""
+    flops: float
+    steps: int
+    loss: float
+    """Final held-out loss in nats per token."""
+    bits_per_byte: float
+    """Final held-out loss per byte of text."""
+    seconds: float
+    """Wall-clock seconds of training, over all sessions."""
+    peak_memory_bytes: int
+    """Most memory the process has held."""
+
+
+def decoder_config(model: ModelConfig, vocab_size: int, max_seq_len: int) -> DecoderConfig:
+    """The full shape of a decoder from the recipe's, with what was left out filled in."""
+    n_heads = model.n_heads or model.d_model // model.head_dim
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        d_model=model.d_model,
+        n_layers=model.n_layers,
+        n_heads=n_heads,
+        n_kv_heads=model.n_kv_heads or n_heads,
+        head_dim=model.head_dim,
+        d_ff=model.d_ff or math.ceil(8 * model.d_model / 3 / 32) * 32,
+        max_seq_len=max_seq_len,
+        rope_theta=model.rope_theta,
+        tie_embeddings=model.tie_embeddings,
+    )
+
+
+def train(
+    recipe: TrainRecipe,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    branch_from: Path | None = None,
+) -> TrainResult:
+    """Run or continue a pre-training run in the directory `out`.
+
+    Args:
+        branch_from: Another run's checkpoint to begin from. With the `wsd` schedule, beginning
+            from a trunk's checkpoint before this run's decay gives the bits of a run from
+            scratch.
+
+    Raises:
+        RunError: The directory belongs to another recipe or version, or training diverged.
+        ArtifactError: The shards or a checkpoint cannot be used.
+    """
+    with locked(out):
+        claim(out, recipe)
+        finished = out / "result.json"
+        if finished.exists():
+            return TrainResult(**{**read_json(finished), "run": out})
+        result = _train(recipe, out, progress, branch_from)
+        write_json(finished, {**vars(result), "run": out.name})
+        seal(out, recipe)
+        return result
+
+
+def _train(
+    recipe: TrainRecipe, out: Path, progress: Progress, branch_from: Path | None
+) -> TrainResult:
+    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
+    keep_freed_buffers()
+    shards = open_shards(recipe.data.shards)
+    config = decoder_config(recipe.model, shards.vocab_size, recipe.train.seq_len)
+    model = Decoder(config)
+    initialise(model, recipe.train.seed)
+    progress.start(f"train {out.name}", recipe.steps * recipe.train.global_batch_tokens, "tokens")
+    state = run(
+        model,
+        build_adamw(model, recipe.optimizer),
+        _learning_rate(recipe),
+        next_token_task(recipe, shards),
+        _loop_config(recipe, config),
+        out,
+        progress,
+        branch_from,
+    )
+    score = _last_row(out / "evals.jsonl")
+    progress.finish(f"held-out loss {score['loss']:.4f}")
+    save_model(model, out / "model", shards.tokenizer_directory)
+    count = count_parameters(config)
+    return TrainResult(
+        run=out,
+        params=count.params,
+        params_total=count.params_total,
+        tokens=state.tokens,
+        flops=state.flops,
+        steps=state.step,
+        loss=score["loss"],
+        bits_per_byte=score["bits_per_byte"],
+        seconds=state.seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenBatch]:
+    """Next-token prediction on the training split, judged on the held-out one."""
+    train = recipe.train
+    loader = Loader(shards.train, train.seq_len, train.seed)
+    held_out = eval_windows(shards.held_out, train.seq_len, train.eval_tokens)
+    tokenizer = load_tokenizer(shards.tokenizer_directory)
+    rows = train.global_batch_tokens // train.seq_len
+    micro = train.micro_batch_tokens // train.seq_len
+
+    def batches(step: int) -> list[TokenBatch]:
+        windows = loader.batch(step * rows, rows)
+        return [_token_batch(windows, slice(i, i + micro)) for i in range(0, rows, micro)]
+
+    def samples(model: Decoder) -> list[Mapping[str, str]]:
+        written = []
+        for prompt in train.sample_prompts:
+            new_ids = generate(model, tokenizer.encode(prompt), SAMPLE_TOKENS,
+                               stop_ids=(shards.eos_id,))
+            written.append({"prompt": prompt, "text": tokenizer.decode(new_ids)})
+        return written
+
+    return Task(
+        batches=batches,
+        loss=next_token_loss,
+        evaluate=lambda model: held_out_scores(model, held_out),
+        samples=samples,
+    )
+
+
+def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
+    """Loss in nats per token and in bits per byte of text, whole and by kind of document."""
+    loss_sum, kinds = 0.0, len(windows.kinds)
+    by_kind = np.zeros(kinds)
+    for start in range(0, len(windows.ids_BT), EVAL_ROWS):
+        rows = slice(start, start + EVAL_ROWS)
+        batch = _token_batch(windows, rows)
+        logits = model(batch.ids_BT, batch.document_BT).flatten(0, 1)
+        losses = torch.nn.functional.cross_entropy(
+            logits, batch.labels_BT.flatten(), reduction="none"
+        ).double()
+        loss_sum += losses.sum().item()
+        order = _whole_documents_first(windows, rows)
+        kind = windows.kind_BT[rows][order].reshape(-1)
+        by_kind += np.bincount(kind, weights=losses.numpy(), minlength=kinds)
+    scores = {
+        "loss": loss_sum / windows.n_labels,
+        "bits_per_byte": loss_sum / math.log(2) / windows.text_bytes,
+    }
+    for index, name in enumerate(windows.kinds):
+        n_bytes = windows.text_bytes_by_kind[name]
+        if n_bytes:
+            scores[f"bits_per_byte_{name}"] = by_kind[index] / math.log(2) / n_bytes
+    return scores
+
+
+def _token_batch(windows: Windows, rows: slice) -> TokenBatch:
+    order = _whole_documents_first(windows, rows)
+    labels_BT = windows.labels_BT[rows][order]
+    return TokenBatch(
+        ids_BT=torch.from_numpy(windows.ids_BT[rows][order]),
+        labels_BT=torch.from_numpy(labels_BT),
+        document_BT=torch.from_numpy(windows.document_BT[rows][order]),
+        n_valid=int(np.count_nonzero(labels_BT >= 0)),
+    )
+
+
+def _whole_documents_first(windows: Windows, rows: slice) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    # Rows of a single document take the faster causal kernel; the sum does not mind the order.
+    return np.argsort(windows.document_BT[rows][:, -1] > 0, kind="stable")
+
+
+def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
+    optimizer = recipe.optimizer
+    total = recipe.steps * recipe.train.global_batch_tokens
+
+    def at(tokens: int) -> float:
+        # The factor of a step is taken at its end, so that the first step already learns and
+        # the last one of a decay to zero still does (half a batch before the very end).
+        middle = tokens + recipe.train.global_batch_tokens // 2
+        return optimizer.learning_rate * learning_rate_factor(
+            middle,
+            total_tokens=total,
+            warmup_tokens=optimizer.warmup_tokens,
+            schedule=optimizer.schedule,
+            decay_fraction=optimizer.decay_fraction,
+            final_fraction=optimizer.final_fraction,
+        )
+
+    return at
+
+
+def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
+    train = recipe.train
+    return LoopConfig(
+        steps=recipe.steps,
+        tokens_per_step=train.global_batch_tokens,
+        flops_per_token=flops_per_token(config, train.seq_len).training,
+        peak_flops=_measured_peak(train.dtype, torch.get_num_threads()),
+        clip_norm=recipe.optimizer.clip_norm,
+        log_every=train.log_every,
+        evaluate_at=frozenset(
+            round(recipe.steps * (i + 1) / train.evaluations) for i in range(train.evaluations)
+        ),
+        checkpoint_every=train.checkpoint_every,
+        keep_checkpoints_at=frozenset(
+            tokens // train.global_batch_tokens for tokens in train.keep_checkpoints_at
+        ),
+        tensorboard=train.tensorboard,
+    )
+
+
+def _measured_peak(dtype: str, threads: int) -> float | None:
+    """FLOP/s of large matrix products, or None where this thread count was not measured."""
+    gflops = calibrate().gflops[dtype].get(threads)
+    return None if gflops is None else gflops * 1e9
+
+
+def _last_row(path: Path) -> Mapping[str, float]:
+    lines: Sequence[str] = path.read_text().splitlines()
+    row: Mapping[str, float] = json.loads(lines[-1])
+    return row

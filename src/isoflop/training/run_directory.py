@@ -1,0 +1,79 @@
+"""A run's directory: claimed by one recipe at the start, sealed by its manifest at the end.
+
+Not for checkpoints (`checkpoint.py`) nor logs (`metrics.py`) inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from isoflop.core.artifact import read_json, sha256_json, write_json, write_manifest
+from isoflop.core.errors import RunError
+from isoflop.core.hardware import machine
+from isoflop.core.recipe import to_dict
+from isoflop.training.recipe import TrainRecipe
+from isoflop.version import __version__
+
+FORMAT = 1
+"""Version of the run directory; another one is refused, never guessed at."""
+CONFIG = "config.json"
+
+
+def claim(directory: Path, recipe: TrainRecipe) -> None:
+    """Write the resolved recipe, or check that the run already there has the same one.
+
+    Raises:
+        RunError: The directory holds something else, a run of another version, or a run of
+            another recipe (naming the keys that differ).
+    """
+    path = directory / CONFIG
+    resolved = to_dict(recipe)
+    if not path.exists():
+        foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
+        if foreign:
+            raise RunError(
+                f"the directory is not a run: it has no {CONFIG} but holds {foreign[0]}",
+                where=str(directory),
+                fix="Choose another directory with -o",
+            )
+        write_json(path, {"format": FORMAT, "isoflop_version": __version__,
+                          "sha256": sha256_json(resolved), "recipe": resolved})
+        return
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        version = config.get("isoflop_version", "unknown") if isinstance(config, dict) else "?"
+        raise RunError(
+            f"this run was written by Isoflop {version} in a format that {__version__} does not "
+            "continue",
+            where=str(path),
+            fix="Continue it with that version, or start anew in another directory with -o",
+        )
+    differing = list(_differences(config["recipe"], resolved))
+    if differing:
+        raise RunError(
+            "this run was started with another recipe: " + "; ".join(differing[:5]),
+            where=str(directory),
+            fix="Use the recipe it was started with, or another directory with -o",
+        )
+
+
+def seal(directory: Path, recipe: TrainRecipe) -> None:
+    """Hash what the finished run vouches for and write its manifest."""
+    names = [CONFIG, "result.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl"]
+    files = [directory / name for name in names]
+    files += sorted(p for p in (directory / "model").rglob("*") if p.is_file())
+    write_manifest(directory, kind="run", config=to_dict(recipe), machine=machine(),
+                   inputs=[recipe.data.shards], seed=recipe.train.seed, files=files)
+
+
+def _differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {old}, now {new}"
