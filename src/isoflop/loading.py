@@ -6,12 +6,13 @@ Not for models without a tokenizer (`models/convert.py` opens the weights alone)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isoflop.core.artifact import MANIFEST, read_manifest
 from isoflop.core.errors import ArtifactError
-from isoflop.data.tokenizer import load_tokenizer
-from isoflop.models.convert import load_decoder
-from isoflop.models.generate import Model
+
+if TYPE_CHECKING:
+    from isoflop.models.generate import Model
 
 
 def load(directory: str | Path) -> Model:
@@ -24,10 +25,19 @@ def load(directory: str | Path) -> Model:
     directory = Path(directory)
     inside = directory / "model"
     if (inside / MANIFEST).exists():  # a run or a demo
-        raise ArtifactError("this holds a model but is not one itself", where=str(directory),
-                            fix=f"Open {inside}")
+        raise ArtifactError(
+            "this holds a model but is not one itself", where=str(directory), fix=f"Open {inside}"
+        )
     read_manifest(directory, "model")
     if not (directory / "tokenizer.json").exists():
-        raise ArtifactError("the model has no tokenizer", where=str(directory),
-                            fix="Copy tokenizer.json and tokenizer_config.json into it")
+        raise ArtifactError(
+            "the model has no tokenizer",
+            where=str(directory),
+            fix="Copy the tokenizer.json and tokenizer_config.json it was trained with into it",
+        )
+    # Only now, for it takes seconds: a wrong path is told at once.
+    from isoflop.data.tokenizer import load as load_tokenizer
+    from isoflop.models.convert import load_decoder
+    from isoflop.models.generate import Model
+
     return Model(load_decoder(directory), load_tokenizer(directory))

@@ -105,10 +105,8 @@ def test_bad_input_is_one_paragraph_with_the_way_out_and_leaves_nothing(
     assert "no such corpus directory" in refused(capsys, "data", "inspect", out)
     train = ("tokenizer", "train", out, "-o", tmp_path / "t")
     assert "no such corpus" in refused(capsys, *train, "--vocab-size", "300")
-    assert "missing --vocab-size" in refused(capsys, *train)
-    assert "Did you mean `isoflop data inspect`" in refused(capsys, "data", "inspct").replace(
-        "`inspect`", "`isoflop data inspect`"
-    )
+    assert "--vocab-size" in refused(capsys, *train)
+    assert "Did you mean `inspect`?" in refused(capsys, "data", "inspct")
     assert sorted(os.listdir(tmp_path)) == ["data.toml", "rows.jsonl"]
 
 

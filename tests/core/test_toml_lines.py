@@ -6,19 +6,31 @@ import tomllib
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from isoflop.core.toml_lines import KeyPath, key_lines
 
 _KEYS = st.text("abcz_-", min_size=1, max_size=4)
 _SCALARS = st.sampled_from(
-    ["1", "-2.5e3", "true", '"a # [x] = \\" }"', "'it = {'", "1979-05-27 07:32:00", "[1, 2]"]
-    + ['"""two\nlines = 3\n"""', "'''\n[no]\n'''", '[\n  "a", # = [\n  "b",\n]', "{ p = 1 }"]
+    [
+        "1",
+        "-2.5e3",
+        "true",
+        '"a # [x] = \\" }"',
+        "'it = {'",
+        "1979-05-27 07:32:00",
+        "[1, 2]",
+        '"""two\nlines = 3\n"""',
+        "'''\n[no]\n'''",
+        '[\n  "a", # = [\n  "b",\n]',
+        "{ p = 1 }",
+    ]
 )
 _TABLE = st.dictionaries(_KEYS, _SCALARS, max_size=4)
 
 
 @given(_TABLE, st.lists(st.tuples(_KEYS, st.booleans(), _TABLE), max_size=4))
+@settings(deadline=None)
 def test_every_key_is_found_on_the_line_where_it_was_written(
     top: dict[str, str], tables: list[tuple[str, bool, dict[str, str]]]
 ) -> None:

@@ -188,7 +188,7 @@ def test_a_damaged_or_foreign_file_is_refused(tokenizer: Tokenizer, tmp_path: Pa
     raw = json.loads(content)
     del raw["decoder"]["trim_offsets"]
     (damaged / "tokenizer.json").write_text(json.dumps(raw))
-    with pytest.raises(DataError, match="tokenizers library cannot read it: missing field"):
+    with pytest.raises(DataError, match="tokenizers library cannot read it: "):
         load(damaged)
     with pytest.raises(ArtifactError, match="no such file"):
         load(tmp_path / "nowhere")

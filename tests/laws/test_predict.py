@@ -114,3 +114,12 @@ def test_a_damaged_law_is_an_error(law: Law, tmp_path: Path) -> None:
     path.write_text(json.dumps(raw))
     with pytest.raises(ArtifactError, match="cannot be read"):
         load_law(path)
+
+
+def test_distances_do_not_depend_on_how_a_table_counts_flops() -> None:
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e6, 8e6, 4), np.geomspace(1e8, 8e8, 3)))
+    loss = 1.7 + 200 * n**-0.34 + 400 * d**-0.3
+    table = RunTable.from_arrays(n, d, loss, flops=15 * n * d)
+    assert any("not within a factor 2" in note for note in table.notes)
+    promise = fit(table, form="gamma", bootstrap=100).predict(1.6e7, 1.6e9)
+    assert promise.extrapolation["flops"] == pytest.approx(4.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +217,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return write_demo(tmp_path_factory.mktemp("reporting") / "demo")
 
 
+@pytest.fixture(scope="session")
+def _short_demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return write_demo(tmp_path_factory.mktemp("short") / "demo", logged=20, target_logged=20)
+
+
 @pytest.fixture
-def make_demo(tmp_path: Path) -> Callable[..., Demo]:
-    """Write a demo of your own: `make_demo(outcome=…, logged=…)`."""
-    return lambda **options: write_demo(tmp_path / "demo", **options)
+def make_demo(tmp_path: Path, _short_demo: Demo) -> Callable[..., Demo]:
+    """A demo of your own to damage, with few metric lines; or `make_demo(outcome=…, logged=…)`."""
+
+    def make(**options: Any) -> Demo:
+        if options:
+            return write_demo(tmp_path / "demo", **options)
+        shutil.copytree(_short_demo.path, tmp_path / "demo")
+        return Demo(tmp_path / "demo", copy.deepcopy(_short_demo.summary))
+
+    return make

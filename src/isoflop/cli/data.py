@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from isoflop.cli.arguments import (
     Arguments,
+    OutPath,
     RecipeArguments,
     dispatch,
     parse_arguments,
@@ -33,6 +34,9 @@ _MAX_EXAMPLES_SHOWN = 2
 @dataclass(frozen=True, kw_only=True)
 class BuildArguments(RecipeArguments):
     """Read the sources of a recipe, clean them, drop duplicates, split, and write a corpus."""
+
+    out: OutPath
+    """The directory to write; an older corpus there is replaced once the new one is whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,16 +63,21 @@ def missing() -> Any:
 
 
 def _flatten(boxed: str) -> str:
-    """One sentence or two from the box that tyro draws around a usage error."""
+    """One sentence or two from the box that tyro draws around a usage error.
+
+    Where the terminal is not UTF-8 the box is of dashes and its title is a section of its own.
+    """
     sections: list[list[str]] = [[]]
     for line in boxed.splitlines():
-        if line[:1] in "╭╰" or not line.strip():
+        inside = line.strip("│ ")
+        if not inside or inside[0] in "╭╰":
             continue
-        inside = line.strip().removeprefix("│").removesuffix("│").strip()
-        if inside and not inside.strip("─"):
-            sections.append([])
-        else:
+        if inside.strip("─-"):
             sections[-1].append(inside)
+        else:
+            sections.append([])
+    if "╭" not in boxed and len(sections) > 1:
+        sections.pop(0)
     said = " ".join(sections[0])
     if said.startswith("Missing from"):
         return f"missing {' and '.join(_options(sections[0])) or said}"

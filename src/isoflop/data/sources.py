@@ -159,7 +159,7 @@ def _from_line(source: SourceConfig, identity: str, number: int, raw: bytes) -> 
         return Skipped(identity, reason, len(raw), number, broken=True, detail=detail)
 
     try:
-        row = json.loads(raw)
+        row = json.loads(raw.rstrip(b"\r\n"))
     except json.JSONDecodeError as error:
         return broken("broken JSON line", f"{error.msg} (column {error.colno})")
     except UnicodeDecodeError as error:

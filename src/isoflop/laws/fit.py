@@ -16,7 +16,7 @@ import numpy as np
 from isoflop.core.errors import TableError
 from isoflop.laws.forms import CHINCHILLA, GAMMA, Array, Design, Form, get_form
 from isoflop.laws.interval import measure_noise, posterior, weak_prior
-from isoflop.laws.predict import Law
+from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law
 from isoflop.laws.records import RunTable
 from isoflop.laws.solver import Prior, Problem, Solution, minimise
 from isoflop.laws.support import judge
@@ -77,6 +77,8 @@ def fit(
     if len(table.loss) >= RESAMPLING_RUNS:
         start = point.theta[0]
         own = resample(table, chosen, objective, design, start, noise.run_to_run, bootstrap, rng)
+    elif chosen is GAMMA:
+        own = draws.theta
     else:
         own = posterior(table, design, noise, bootstrap, rng, form=chosen).theta
     own_draws = chosen.to_printed(own, design)
@@ -95,7 +97,7 @@ def fit(
             for name, column in (
                 ("params", table.params),
                 ("tokens", table.tokens),
-                ("flops", table.flops),
+                ("flops", FLOPS_PER_PARAMETER_TOKEN * table.params * table.tokens),
             )
         },
         source=table.source,

@@ -88,7 +88,8 @@ class Law:
     objective: str
     n_runs: int
     domain: dict[str, tuple[float, float]]
-    """`params`, `tokens`, `flops`: smallest and largest of the table."""
+    """`params`, `tokens`, `flops`: smallest and largest of the table. FLOPs are 6·params·tokens
+    here and in every forecast, so that distances compare like with like whatever a table counts."""
     source: tuple[dict[str, str], ...]
     warnings: tuple[str, ...]
     verdict: str

@@ -96,3 +96,78 @@ def flops_per_token(config: DecoderConfig, seq_len: int) -> FlopCount:
         feed_forward=config.n_layers * 2 * config.d_model * 3 * config.d_ff,
         output=2 * config.d_model * config.vocab_size,
     )
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training holds at its peak, in float32 with AdamW.
+
+    Not counted: the interpreter and libraries, the data, and buffers of a single operation.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    """AdamW's two moments."""
+    activations: int
+    """What the forward pass of one micro-batch keeps for its backward pass."""
+    loss: int
+    """The logits of one chunk, the last hidden states, and the gradients of these and of the
+    output layer, which the chunked loss makes in its forward pass."""
+
+    @property
+    def total(self) -> int:
+        """All of them at once."""
+        return (
+            self.parameters + self.gradients + self.optimizer + self.activations + self.loss
+        )
+
+
+def memory_bytes(
+    config: DecoderConfig,
+    *,
+    micro_batch_tokens: int,
+    seq_len: int,
+    loss_chunk_tokens: int = 512,
+) -> Memory:
+    """Foretell the bytes of training, with several documents in every sequence (the worst case).
+
+    Args:
+        micro_batch_tokens: Tokens per forward and backward pass.
+        seq_len: Tokens per sequence.
+        loss_chunk_tokens: Tokens whose logits the loss holds at once.
+    """
+    count = count_parameters(config)
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    heads = config.n_heads + config.n_kv_heads
+    width = config.d_model
+    # Numbers per token and layer. A norm keeps its input, the input normalised and one scale per
+    # row; what it puts out, a projection keeps as its input.
+    norms = 2 * (3 * width + 1)
+    attention = (
+        (query + 2 * key)  # projected; values stay here
+        + (query + key) + heads  # normalised, and scales
+        + (query + key)  # rotated
+        + 2 * query + config.n_heads  # mixed, as heads and side by side; log-sum-exp
+    )  # fmt: skip
+    feed_forward = 4 * config.d_ff  # gate, silu(gate), up, their product
+    per_token = config.n_layers * (norms + attention + feed_forward) + 2 * width + 1
+    # The weights of queries, keys and values copied side by side, and the document mask.
+    fixed = config.n_layers * width * (query + 2 * key) + micro_batch_tokens * seq_len
+    ids = 8 * micro_batch_tokens  # for the gradient of the embedding
+    chunk = min(loss_chunk_tokens, micro_batch_tokens) * config.vocab_size
+    return Memory(
+        parameters=FLOAT32_BYTES * count.params_total,
+        gradients=FLOAT32_BYTES * count.params_total,
+        optimizer=2 * FLOAT32_BYTES * count.params_total,
+        activations=FLOAT32_BYTES * (micro_batch_tokens * per_token + fixed) + ids,
+        loss=FLOAT32_BYTES * (chunk + width * (2 * micro_batch_tokens + config.vocab_size)),
+    )
+
+
+def kv_bytes_per_token(config: DecoderConfig, bytes_per_value: int = FLOAT32_BYTES) -> int:
+    """Bytes of keys and values that generation keeps for each token it has seen."""
+    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * bytes_per_value

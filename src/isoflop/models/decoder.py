@@ -152,8 +152,8 @@ class Decoder(nn.Module):
                 f"{start + ids_BT.shape[1]} positions exceed max_seq_len = "
                 f"{self.config.max_seq_len}"
             )
-        documents = None if document_BT is None else DocumentMask(document_BT)
         x_BTD = self.embed_tokens(ids_BT)
+        documents = None if document_BT is None else DocumentMask(document_BT, x_BTD.dtype)
         for block in self.layers:
             x_BTD = block(x_BTD, self.rotary, documents, cache, start)
         out: Tensor = self.norm(x_BTD)

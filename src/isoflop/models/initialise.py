@@ -39,4 +39,5 @@ def draw_normal(seed: int, name: str, shape: torch.Size, std: float) -> Tensor:
     """A float32 normal sample that depends on (seed, name, shape) alone."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.empty(shape).normal_(0.0, std, generator=generator)
+    sample = torch.empty(shape, dtype=torch.float32, device="cpu")
+    return sample.normal_(0.0, std, generator=generator)

@@ -48,9 +48,10 @@ class DocumentMask:
 
     Args:
         document_BT: Integer document counter of every token; equal means same document.
+        dtype: That of the queries.
     """
 
-    def __init__(self, document_BT: Tensor) -> None:
+    def __init__(self, document_BT: Tensor, dtype: torch.dtype) -> None:
         rows, length = document_BT.shape
         whole = (document_BT[:, 0] == document_BT[:, -1]).tolist()
         self.n_whole = whole.index(False) if False in whole else rows
@@ -59,7 +60,12 @@ class DocumentMask:
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril()
         mixed_RT = document_BT[self.n_whole :]
         same_RTT = mixed_RT[:, :, None] == mixed_RT[:, None, :]
-        self.allowed_R1TT = (same_RTT & causal_TT)[:, None]
+        hidden_R1TT = ~(same_RTT & causal_TT)[:, None]
+        # Added to the scores. Made once here: of a mask of booleans every layer would make, and
+        # keep for its backward pass, such a tensor of its own.
+        self.bias_R1TT = torch.zeros(
+            hidden_R1TT.shape, dtype=dtype, device=document_BT.device
+        ).masked_fill_(hidden_R1TT, -torch.inf)
 
 
 def causal_attention(
@@ -77,7 +83,7 @@ def causal_attention(
         sizes = [documents.n_whole, documents.n_mixed]
         (q1, q2), (k1, k2), (v1, v2) = (x.split(sizes) for x in (q_BHTK, k_BGSK, v_BGSK))
         mixed = F.scaled_dot_product_attention(
-            q2, k2, v2, attn_mask=documents.allowed_R1TT, enable_gqa=grouped
+            q2, k2, v2, attn_mask=documents.bias_R1TT, enable_gqa=grouped
         )
         if not documents.n_whole:
             return mixed

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from isoflop.core.hardware import calibrate, machine, usable_cores
 from isoflop.core.lock import locked
 from isoflop.core.recipe import to_dict
 from isoflop.planning.recipe import LadderRecipe, RungConfig
+from isoflop.planning.workers import train_in_worker, workers
+from isoflop.training.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
@@ -59,8 +61,8 @@ class Job:
     tokens: int
     trunk: str | None
     """run_id of the trunk it branches from; None for the trunk itself."""
-    trunk_tokens: tuple[int, ...] = ()
-    """For a trunk: where its branches leave it."""
+    branch_points: tuple[int, ...] = ()
+    """For a trunk: the token counts at which its branches leave it."""
 
 
 def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
@@ -106,88 +108,76 @@ def _run_jobs(
     recipe: LadderRecipe, out: Path, progress: Progress
 ) -> tuple[TrainResult, ...]:
     jobs = jobs_of(recipe)
-    lanes = recipe.processes or min(8, usable_cores())
-    threads = max(1, usable_cores() // lanes)
+    lanes, threads = lanes_of(recipe)
     waiting = {job.run_id: job for job in sorted(jobs, key=_cost, reverse=True)}
     done: dict[str, TrainResult] = {}
     running: dict[Future[TrainResult], Job] = {}
-    progress.start("ladder", sum(map(_cost, jobs)), "work")
-    pool = ProcessPoolExecutor(lanes, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
+    progress.start("ladder", sum(map(_cost, jobs)), "units of work")
+    with workers(lanes, out) as pool:
         while waiting or running:
             for job in list(waiting.values()):
-                if len(running) == lanes:
-                    break
-                if job.trunk is None or job.trunk in done:
+                if len(running) < lanes and (job.trunk is None or job.trunk in done):
                     del waiting[job.run_id]
-                    running[pool.submit(_work, recipe, job, out, threads)] = job
+                    work = (_recipe(recipe, job), run_directory(out, job.run_id), threads,
+                            _branch_point(recipe, job, out))
+                    running[pool.submit(train_in_worker, *work)] = job
             finished, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
                 done[job.run_id] = future.result()
                 _write_table(recipe, [j for j in jobs if j.run_id in done], done, out)
-            part = sum(_cost(j) * _fraction_done(out, j) for j in running.values())
+            part = sum(_cost(j) * _fraction_done(recipe, out, j) for j in running.values())
             whole = sum(_cost(j) for j in jobs if j.run_id in done)
             progress.advance(whole + part, f"{len(done)} of {len(jobs)} runs")
-    except BrokenProcessPool:
-        raise RunError(
-            "a worker of the ladder was killed (out of memory?)",
-            where=str(out),
-            fix="Run the same command again; it continues. Fewer `processes` need less memory",
-        ) from None
-    finally:
-        _stop(pool)
     progress.finish(f"{len(done)} runs")
     return tuple(done[job.run_id] for job in jobs)
 
 
-def _start_worker() -> None:
-    from isoflop.core.process import die_with_parent
+def lanes_of(recipe: LadderRecipe) -> tuple[int, int]:
+    """(runs side by side, cores of each)."""
+    lanes = recipe.processes or min(8, usable_cores())
+    return lanes, max(1, usable_cores() // lanes)
 
-    die_with_parent()
+
+def run_directory(out: Path, run_id: str) -> Path:
+    """The run directory of one run of the ladder in `out`."""
+    return out / "runs" / run_id
 
 
-def _work(recipe: LadderRecipe, job: Job, out: Path, threads: int) -> TrainResult:
-    """Train one run; executed in a worker, which alone imports torch."""
-    from isoflop.training.checkpoint import checkpoint_path
-    from isoflop.training.pretrain import train
-
+def _recipe(recipe: LadderRecipe, job: Job) -> TrainRecipe:
     run_recipe = recipe.run_recipe(job.rung, job.tokens)
-    run_recipe = replace(
-        run_recipe,
-        train=replace(run_recipe.train, threads=threads, keep_checkpoints_at=job.trunk_tokens),
-    )
-    branch_from = None
-    if job.trunk is not None:
-        steps = recipe.decay_start(job.tokens) // recipe.train.global_batch_tokens
-        branch_from = checkpoint_path(_directory(out, job.trunk) / "checkpoints", steps)
-    return train(run_recipe, _directory(out, job.run_id), branch_from=branch_from)
+    keep = job.branch_points
+    return replace(run_recipe, train=replace(run_recipe.train, keep_checkpoints_at=keep))
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now; runs in mid-flight continue from their checkpoints next time."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
+def _branch_point(recipe: LadderRecipe, job: Job, out: Path) -> Path | None:
+    """The trunk's checkpoint that a cool-down begins from."""
+    if job.trunk is None:
+        return None
+    step = recipe.decay_start(job.tokens) // recipe.train.global_batch_tokens
+    return run_directory(out, job.trunk) / "checkpoints" / f"step_{step:08d}"
 
 
-def _fraction_done(out: Path, job: Job) -> float:
-    """Share of a running job's own tokens that its metrics show."""
-    path = _directory(out, job.run_id) / "metrics.jsonl"
+def last_metrics(run: Path) -> tuple[int, float]:
+    """(tokens, loss) of the last line a run has logged so far; (0, nan) before the first."""
+    path = run / "metrics.jsonl"
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - 2048))
-            lines = file.read().splitlines()
+            lines = file.read().split(b"\n")[:-1]  # what follows the last newline is unfinished
     except FileNotFoundError:
-        return 0.0
-    whole = [line for line in lines if line.startswith(b'{"step"') and line.endswith(b"}")]
-    if not whole:
-        return 0.0
-    tokens = int(whole[-1].split(b'"tokens": ')[1].split(b",")[0])
-    return min(1.0, tokens / job.tokens)
+        return 0, math.nan
+    if not lines or not lines[-1].startswith(b"{"):
+        return 0, math.nan
+    row = json.loads(lines[-1])
+    return row["tokens"], row["loss"]
+
+
+def _fraction_done(recipe: LadderRecipe, out: Path, job: Job) -> float:
+    """Share of a running job's own tokens that it has logged."""
+    tokens, _ = last_metrics(run_directory(out, job.run_id))
+    first = 0 if job.trunk is None else recipe.decay_start(job.tokens)
+    return min(1.0, max(0, tokens - first) / (job.tokens - first))
 
 
 def _claim(out: Path, recipe: LadderRecipe) -> None:
@@ -249,10 +239,6 @@ def _write_table(
 
 def _run_id(rung: RungConfig, tokens: int) -> str:
     return f"d{rung.d_model}-l{rung.n_layers}-{tokens}"
-
-
-def _directory(out: Path, run_id: str) -> Path:
-    return out / "runs" / run_id
 
 
 def _cost(job: Job) -> float:

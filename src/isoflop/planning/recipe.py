@@ -40,7 +40,7 @@ class WidthRule:
 
     def learning_rate(self, base: float, d_model: int) -> float:
         """The peak learning rate of a model of this width."""
-        return base * (self.base_width / d_model) ** self.exponent
+        return float(base * (self.base_width / d_model) ** self.exponent)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from isoflop.reporting.records import Law, Rung, Target, Verdict
 from isoflop.reporting.scales import Scale
 from isoflop.reporting.svg import Frame
 
+_MOST_TIPS = 120
 RAMP_STEPS = 8
 """Colours from the smallest to the largest size: classes c0 … c7 of the style sheet."""
 
@@ -188,7 +189,8 @@ def ladder_chart(
     ]
     for fit in fits:
         parts.append(frame.path(fit.points, f"fit {colours.get(fit.params, 'c0')}"))
-    parts.extend(_rung_dots(rungs, colours, frame))
+    dots = [(r, frame.at((r.flops, r.loss)), f"loss {r.loss:.4f}") for r in rungs]
+    parts.extend(_dots(dots, colours))
     parts.extend(_size_labels(_line_ends(law, rungs), frame))
     if target and verdict:
         drawn = [(r.flops, r.loss) for r in rungs] + [(c, high) for c, _, _, high in path]
@@ -216,13 +218,20 @@ def _line_ends(law: Law | None, rungs: Sequence[Rung]) -> dict[float, tuple[floa
     return ends
 
 
-def _rung_dots(rungs: Sequence[Rung], colours: dict[float, str], frame: Frame) -> Iterable[str]:
-    for rung in rungs:
-        tip = (
-            f"{numbers.count(rung.params)} parameters, {numbers.count(rung.tokens)} tokens: "
-            f"loss {rung.loss:.4f}"
-        )
-        yield svg.circle(*frame.at((rung.flops, rung.loss)), 4, f"dot {colours[rung.params]}", tip)
+def _dots(
+    places: Sequence[tuple[Rung, tuple[float, float], str]], colours: dict[float, str]
+) -> Iterable[str]:
+    """A dot for each (rung, pixel, words); a crowd becomes one path a size, without words."""
+    if len(places) <= _MOST_TIPS:
+        for rung, (x, y), said in places:
+            size, tokens = numbers.count(rung.params), numbers.count(rung.tokens)
+            tip = f"{size} parameters, {tokens} tokens: {said}"
+            yield svg.circle(x, y, 4, f"dot {colours[rung.params]}", tip)
+        return
+    for params, colour in colours.items():
+        these = [place for rung, place, _ in places if rung.params == params]
+        data = "".join(f"M{svg.number(x)} {svg.number(y)}h0" for x, y in these)
+        yield svg.element("path", d=data, class_=f"crowd {colour}")
 
 
 def _size_labels(ends: dict[float, tuple[float, float]], frame: Frame) -> Iterable[str]:
@@ -321,14 +330,10 @@ def residual_chart(
         ),
         svg.line(frame.x.start, zero, frame.x.end, zero, "zero"),
     ]
-    for rung, residual in shown:
-        x, y = frame.at((rung.flops, residual))
-        tip = (
-            f"{numbers.count(rung.params)} parameters, {numbers.count(rung.tokens)} tokens: "
-            f"{numbers.signed_percent(residual)}"
-        )
-        parts.append(svg.line(x, zero, x, y, f"stem {colours[rung.params]}"))
-        parts.append(svg.circle(x, y, 4, f"dot {colours[rung.params]}", tip))
+    dots = [(r, frame.at((r.flops, p)), numbers.signed_percent(p)) for r, p in shown]
+    if len(dots) <= _MOST_TIPS:
+        parts += [svg.line(x, zero, x, y, f"stem {colours[r.params]}") for r, (x, y), _ in dots]
+    parts.extend(_dots(dots, colours))
     if target and verdict:
         x = frame.x(target.flops)
         ends = [frame.y(100 * (v / verdict.value - 1)) for v in (verdict.low, verdict.high)]

@@ -32,6 +32,10 @@ from isoflop.reporting.records import (
 )
 
 Note = Callable[[str], None]
+# One page stays under 500 kB whatever the run logged.
+_SAMPLE_CHARACTERS = 2_000
+_SAMPLES_PER_STEP = 12
+_PROMISES = 100
 
 
 def collect(paths: Sequence[Path]) -> Report:
@@ -102,7 +106,10 @@ def _ledger(path: Path | None, note: Note) -> tuple[tuple[Promise, ...], tuple[T
     check = ledger.verify()
     if check.torn is not None:
         note(f"{path.name}: its last line is unfinished and was left out")
-    return ledger.read(), ledger.calibration(), check.head
+    promises = ledger.read()
+    if len(promises) > _PROMISES:
+        note(f"{path.name}: of {len(promises):,} promises the last {_PROMISES} are listed")
+    return promises[-_PROMISES:], ledger.calibration(), check.head
 
 
 def _verdict(
@@ -242,8 +249,25 @@ def _samples(found: Found, note: Note) -> tuple[Sample, ...]:
             if not isinstance(prompt, str) or not isinstance(written, str):
                 raise ArtifactError("`prompt` and `text` must be words", where=where)
             step = int(lines.number_at(row, "step", where))
-            samples.append(Sample(step, lines.number_at(row, "tokens", where), prompt, written))
-    return tuple(samples)
+            tokens = lines.number_at(row, "tokens", where)
+            samples.append(Sample(step, tokens, _clip(prompt), _clip(written)))
+    return _chosen(samples)
+
+
+def _clip(written: str) -> str:
+    rest = len(written) - _SAMPLE_CHARACTERS
+    return written if rest <= 0 else f"{written[:_SAMPLE_CHARACTERS]} … ({rest:,} characters more)"
+
+
+def _chosen(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The samples of the first, a middle and the last step, a dozen of each at most."""
+    steps = sorted({s.step for s in samples})
+    picked = {steps[0], steps[len(steps) // 2], steps[-1]} if steps else set()
+    return tuple(
+        sample
+        for step in sorted(picked)
+        for sample in [s for s in samples if s.step == step][:_SAMPLES_PER_STEP]
+    )
 
 
 # --- cost, data, lineage -------------------------------------------------------------------

@@ -86,8 +86,8 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
 def cards(entries: Sequence[tuple[str, str, str]]) -> str:
     """Figures to see at a glance: (name, value, remark), all plain words."""
     items = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}"
-        + (f"<small>{text(remark)}</small>" if remark else "")
+        f"<div><dt>{text(name)}</dt> <dd>{text(value)}"
+        + (f" <small>{text(remark)}</small>" if remark else "")
         + "</dd></div>"
         for name, value, remark in entries
     )

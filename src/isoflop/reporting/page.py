@@ -78,8 +78,9 @@ def embedded(report: Report) -> str:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows turned into columns: names are written once, not once a row."""
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    """Rows turned into columns, names written once; a column of nothing is left out."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {k: v for k, v in columns.items() if any(value is not None for value in v)}
 
 
 def _finite(value: object) -> object:

@@ -18,6 +18,8 @@ from isoflop.reporting.markup import (
 )
 from isoflop.reporting.records import Law, Report, Verdict
 
+_MOST_ROWS = 200
+
 # --- verdict -------------------------------------------------------------------------------
 
 
@@ -124,6 +126,7 @@ def _size_legend(report: Report, sizes: Sequence[float]) -> str:
 
 
 def _rungs(report: Report) -> str:
+    shown = sorted(report.rungs, key=lambda r: r.flops)[-_MOST_ROWS:]
     columns = [Column("Run")]
     names = ("Parameters", "Tokens", "FLOPs", "Learning rate", "Batch, tokens", "Loss")
     columns += [Column(name, numeric=True) for name in (*names, "Law", "Off")]
@@ -139,9 +142,10 @@ def _rungs(report: Report) -> str:
             _optional(r.predicted, lambda v: f"{v:.4f}"),
             _optional(r.residual_percent, numbers.signed_percent),
         ]
-        for r in sorted(report.rungs, key=lambda r: (r.params, r.tokens))
+        for r in sorted(shown, key=lambda r: (r.params, r.tokens))
     ]
-    return table("Every run of the ladder; loss in nats per token", columns, rows)
+    which = "Every run" if len(shown) == len(report.rungs) else f"The {len(shown)} largest runs"
+    return table(f"{which} of the ladder; loss in nats per token", columns, rows)
 
 
 def _optional(value: float | None, write: object) -> str:
@@ -283,23 +287,23 @@ def ledger(report: Report) -> Section | None:
         return None
     columns = [
         Column("Promise"),
-        Column("Promised", True),
-        Column("Interval", True),
-        Column("Level", True),
-        Column("Outcome", True),
-        Column(""),
         Column("Verdict"),
+        Column("Promised", numeric=True),
+        Column("Outcome", numeric=True),
+        Column("Interval", numeric=True),
+        Column("Level", numeric=True),
+        Column("Outcome in interval"),
     ]
     rows = [
         [
             f"{text(p.quantity.replace('_', ' '))}<small>{text(p.basis)}<br>"
             f"made {text(numbers.moment(p.made_at))}</small>",
+            _held(p.held),
             text(numbers.quantity(p.value, p.unit)),
+            "–" if p.outcome is None else text(numbers.quantity(p.outcome, p.unit)),
             text(f"{_bare(p.low, p.unit)} – {_bare(p.high, p.unit)}"),
             numbers.percent(100 * p.level, 0),
-            "–" if p.outcome is None else text(numbers.quantity(p.outcome, p.unit)),
             charts.promise_mark(p, f"promise-{i}"),
-            _held(p.held),
         ]
         for i, p in enumerate(report.promises)
     ]

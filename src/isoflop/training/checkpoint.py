@@ -12,9 +12,10 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from isoflop.core.artifact import build_directory, read_json, sha256_file, write_json
@@ -56,7 +57,7 @@ def save_checkpoint(
     with build_directory(final) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
+            save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
         files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
         write_json(aside / STATE, {"format": FORMAT, "files": files, "loop": asdict(state)})
     return final
@@ -86,7 +87,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopS
     weights, moments = get_state_dict(model, optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
+        load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return LoopState(**record["loop"])
 

@@ -115,7 +115,9 @@ def run(
         with _stop_signals() as stop:
             while state.step < config.steps:
                 lr = learning_rate(state.tokens)
-                loss_sum, count, grad_norm = _step(model, optimizer, lr, task, state.step, config)
+                loss_sum, count, grad_norm = train_step(
+                    model, optimizer, lr, task, state.step, config.clip_norm
+                )
                 seconds = seconds_before + time.perf_counter() - session_start
                 state = replace(
                     state,
@@ -158,15 +160,19 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-def _step(
+def train_step(
     model: ModelT,
     optimizer: torch.optim.Optimizer,
     lr: float,
     task: Task[ModelT, BatchT],
     step: int,
-    config: LoopConfig,
+    clip_norm: float,
 ) -> tuple[float, int, float]:
-    """One optimizer step; returns (summed loss, valid positions, gradient norm)."""
+    """One optimizer step; returns (summed loss, valid positions, gradient norm before clipping).
+
+    Raises:
+        RunError: The loss or the gradient norm is not finite; the weights are as before.
+    """
     batches = task.batches(step)
     # The divisor is the count over the whole global batch, known before the first backward, so
     # that neither micro-batches nor ranks weigh differently by how many labels they hold.
@@ -176,7 +182,7 @@ def _step(
         loss = task.loss(model, batch)
         (loss / count).backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.item()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm).item()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     if not math.isfinite(loss_sum) or not math.isfinite(norm):
         raise RunError(
             f"the loss ({loss_sum / count:.4g}) or the gradient norm ({norm:.4g}) is not finite",

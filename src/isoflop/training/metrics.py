@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LOGS = ("metrics.jsonl", "evals.jsonl", "samples.jsonl")
 """Logs that belong to the run's content: cut back to the checkpoint when it resumes."""
@@ -22,13 +23,18 @@ class RunLog:
 
     def __init__(self, directory: Path, *, tensorboard: bool, start_step: int) -> None:
         self._directory = directory
-        self._files = {name: open(directory / name, "ab") for name in (*LOGS, EVENTS)}
+        with ExitStack() as opening:  # closes what is open already if one of them fails
+            self._files: dict[str, IO[bytes]] = {
+                name: opening.enter_context(open(directory / name, "ab"))
+                for name in (*LOGS, EVENTS)
+            }
+            self._open = opening.pop_all()
         self._tensorboard = None
         if tensorboard:
             # Imported here: it costs a second that a run without it need not pay.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._tensorboard = SummaryWriter(  # type: ignore[no-untyped-call]
+            self._tensorboard = SummaryWriter(
                 str(directory / "tensorboard"), purge_step=start_step
             )
 
@@ -39,7 +45,7 @@ class RunLog:
             group = name.removesuffix(".jsonl")
             for key, value in row.items():
                 if isinstance(value, int | float) and key not in ("step", "tokens"):
-                    self._tensorboard.add_scalar(  # type: ignore[no-untyped-call]
+                    self._tensorboard.add_scalar(
                         f"{group}/{key}", value, row["step"]
                     )
 
@@ -52,11 +58,10 @@ class RunLog:
 
     def close(self) -> None:
         """Write what is left and close the files."""
-        self.sync()
-        for file in self._files.values():
-            file.close()
+        with self._open:
+            self.sync()
         if self._tensorboard is not None:
-            self._tensorboard.close()  # type: ignore[no-untyped-call]
+            self._tensorboard.close()
 
 
 def cut_logs(directory: Path, lengths: Mapping[str, int]) -> None:

@@ -14,7 +14,8 @@ def build_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     Norm gains and embeddings (with them a tied output layer) do not decay: decay would shrink
     rows of rare tokens that get no gradient to oppose it.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         embedding = "embed" in name or "lm_head" in name
         (free if parameter.ndim < 2 or embedding else decayed).append(parameter)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from isoflop.core.artifact import read_json, write_json
@@ -31,7 +32,7 @@ from isoflop.models.initialise import initialise
 from isoflop.training.loop import LoopConfig, Task, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_adamw
-from isoflop.training.recipe import ModelConfig, TrainRecipe
+from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claim, seal
 from isoflop.training.schedules import learning_rate_factor
 
@@ -60,23 +61,6 @@ class TrainResult:
     """Wall-clock seconds of training, over all sessions."""
     peak_memory_bytes: int
     """Most memory the process has held."""
-
-
-def decoder_config(model: ModelConfig, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-    """The full shape of a decoder from the recipe's, with what was left out filled in."""
-    n_heads = model.n_heads or model.d_model // model.head_dim
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        d_model=model.d_model,
-        n_layers=model.n_layers,
-        n_heads=n_heads,
-        n_kv_heads=model.n_kv_heads or n_heads,
-        head_dim=model.head_dim,
-        d_ff=model.d_ff or math.ceil(8 * model.d_model / 3 / 32) * 32,
-        max_seq_len=max_seq_len,
-        rope_theta=model.rope_theta,
-        tie_embeddings=model.tie_embeddings,
-    )
 
 
 def train(
@@ -114,7 +98,7 @@ def _train(
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
     shards = open_shards(recipe.data.shards)
-    config = decoder_config(recipe.model, shards.vocab_size, recipe.train.seq_len)
+    config = recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len)
     model = Decoder(config)
     initialise(model, recipe.train.seed)
     progress.start(f"train {out.name}", recipe.steps * recipe.train.global_batch_tokens, "tokens")
@@ -160,7 +144,7 @@ def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenB
         return [_token_batch(windows, slice(i, i + micro)) for i in range(0, rows, micro)]
 
     def samples(model: Decoder) -> list[Mapping[str, str]]:
-        written = []
+        written: list[Mapping[str, str]] = []
         for prompt in train.sample_prompts:
             new_ids = generate(model, tokenizer.encode(prompt), SAMPLE_TOKENS,
                                stop_ids=(shards.eos_id,))
@@ -212,7 +196,7 @@ def _token_batch(windows: Windows, rows: slice) -> TokenBatch:
     )
 
 
-def _whole_documents_first(windows: Windows, rows: slice) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _whole_documents_first(windows: Windows, rows: slice) -> npt.NDArray[np.intp]:
     # Rows of a single document take the faster causal kernel; the sum does not mind the order.
     return np.argsort(windows.document_BT[rows][:, -1] > 0, kind="stable")
 

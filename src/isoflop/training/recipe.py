@@ -5,11 +5,13 @@ The attribute docstrings are the command line's help.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
+from isoflop.models.config import DecoderConfig
 from isoflop.training.schedules import Schedule
 
 
@@ -41,6 +43,22 @@ class ModelConfig:
     """Base of the rotary frequencies."""
     tie_embeddings: bool = True
     """Use the embedding matrix as output layer."""
+
+    def decoder_config(self, vocab_size: int, max_seq_len: int) -> DecoderConfig:
+        """The full shape of the decoder, with what was left out filled in."""
+        n_heads = self.n_heads or self.d_model // self.head_dim
+        return DecoderConfig(
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=n_heads,
+            n_kv_heads=self.n_kv_heads or n_heads,
+            head_dim=self.head_dim,
+            d_ff=self.d_ff or math.ceil(8 * self.d_model / 3 / 32) * 32,
+            max_seq_len=max_seq_len,
+            rope_theta=self.rope_theta,
+            tie_embeddings=self.tie_embeddings,
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from isoflop.core.artifact import read_json, sha256_json, write_json, write_manifest
+from isoflop.core.artifact import (
+    MANIFEST,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_manifest,
+)
 from isoflop.core.errors import RunError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
@@ -19,6 +26,9 @@ from isoflop.version import __version__
 FORMAT = 1
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
+_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens")
+"""What may differ when a run continues: where the same shards lie now, and what only changes
+speed (and with it the last bits)."""
 
 
 def claim(directory: Path, recipe: TrainRecipe) -> None:
@@ -30,6 +40,7 @@ def claim(directory: Path, recipe: TrainRecipe) -> None:
     """
     path = directory / CONFIG
     resolved = to_dict(recipe)
+    shards = sha256_file(recipe.data.shards / MANIFEST)
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
@@ -39,7 +50,8 @@ def claim(directory: Path, recipe: TrainRecipe) -> None:
                 fix="Choose another directory with -o",
             )
         write_json(path, {"format": FORMAT, "isoflop_version": __version__,
-                          "sha256": sha256_json(resolved), "recipe": resolved})
+                          "sha256": sha256_json(resolved), "shards_sha256": shards,
+                          "recipe": resolved})
         return
     config = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -51,6 +63,8 @@ def claim(directory: Path, recipe: TrainRecipe) -> None:
             fix="Continue it with that version, or start anew in another directory with -o",
         )
     differing = list(_differences(config["recipe"], resolved))
+    if config["shards_sha256"] != shards:
+        differing.append("data.shards were other shards")
     if differing:
         raise RunError(
             "this run was started with another recipe: " + "; ".join(differing[:5]),
@@ -75,5 +89,5 @@ def _differences(
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
+        elif old != new and f"{prefix}{key}" not in _FREE:
             yield f"{prefix}{key} was {old}, now {new}"

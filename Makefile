@@ -1,0 +1,73 @@
+# `make demo` and `make test` install what they need into .venv; nothing else is touched.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+SEED ?= 0
+MINUTES ?= 10
+DEMO ?= demo
+
+# The first Python of the path that is new enough and can make virtual environments.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$p" && break; done)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help
+help:
+	@echo "make demo   promise a model's loss, train it, score the promise ($(MINUTES) minutes)"
+	@echo "make test   everything that must hold: style, types, layers, tests"
+	@echo "make check  style, types and layers alone"
+	@echo "make bench  measure what docs/benchmarks.md reports"
+	@echo "make docs   the manual as HTML, English and 中文, in build/docs"
+
+.PHONY: demo
+demo: .venv/.installed
+	$(BIN)/isoflop demo --out $(DEMO) --minutes $(MINUTES) --seed $(SEED)
+
+.PHONY: test
+test: check
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: .venv/.installed-dev
+	@for script in benchmarks/*.py; do \
+		echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+.PHONY: docs
+docs: .venv/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
+
+# torch comes first and alone: it is the one large package, and its build is the registry's
+# choice (or PIP_EXTRA_INDEX_URL's: README, "Install").
+.venv/.torch:
+	@test -n "$(PYTHON)" || { echo "Isoflop needs Python 3.11 or newer with venv" \
+		"(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Installing PyTorch into .venv (once; minutes on a slow line) ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install torch==2.13.0
+	@touch $@
+
+.venv/.installed: .venv/.torch pyproject.toml constraints.txt
+	@echo "Installing Isoflop and its libraries into .venv ..."
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@echo "Installing the test tools into .venv ..."
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@echo "Installing the manual's tools into .venv ..."
+	@$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@

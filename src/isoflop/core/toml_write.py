@@ -1,0 +1,58 @@
+"""A recipe back into TOML, so that what a program chose can be read, edited and run again.
+
+Not for reading (`recipe.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from isoflop.core.artifact import write_atomic
+
+
+def write_recipe(path: Path, recipe: Any, comment: str) -> None:
+    """Write a recipe as TOML that `load_recipe` reads back equal.
+
+    Paths are written relative to the file's folder; what is None is left out.
+
+    Args:
+        comment: Lines put on top, each behind a `#`.
+    """
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    write_atomic(path, head + "\n".join(_table(recipe, "", path.parent)) + "\n")
+
+
+def _table(recipe: Any, name: str, folder: Path) -> list[str]:
+    """The lines of one table: its own keys first, then the tables inside it."""
+    values = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe) if f.init}
+    lines, inner = [], []
+    for key, value in values.items():
+        dotted = f"{name}.{key}" if name else key
+        if value is None:
+            continue
+        if dataclasses.is_dataclass(value):
+            inner += ["", f"[{dotted}]", *_table(value, dotted, folder)]
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for item in value:
+                inner += ["", f"[[{dotted}]]", *_table(item, dotted, folder)]
+        else:
+            lines.append(f"{key} = {_value(value, folder)}")
+    return lines + inner
+
+
+def _value(value: Any, folder: Path) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Path):
+        relative = value if value.is_absolute() else Path(os.path.relpath(value, folder))
+        return json.dumps(relative.as_posix(), ensure_ascii=False)
+    if isinstance(value, str):
+        # TOML's basic strings take JSON's escapes.
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_value(item, folder) for item in value)}]"
+    return repr(value)

@@ -1,0 +1,67 @@
+"""How fast and how large a run will be, from a few of its real steps; not the run itself."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
+from isoflop.data.shards import open_shards
+from isoflop.models.decoder import Decoder
+from isoflop.models.initialise import initialise
+from isoflop.training.loop import train_step
+from isoflop.training.optimizers import build_adamw
+from isoflop.training.pretrain import next_token_task
+from isoflop.training.recipe import TrainRecipe
+
+EVAL_TOKENS = 16_384
+"""Held-out tokens of the timed evaluation; the time is scaled to the recipe's."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few steps and one evaluation cost."""
+
+    seconds_per_step: float
+    evaluation_seconds: float
+    """One held-out evaluation, samples included."""
+    peak_memory_bytes: int
+    """Most memory held: weights, gradients, moments and activations of real steps."""
+
+
+def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> Probe:
+    """Train the recipe's model for about `seconds` and throw it away.
+
+    Best run in a fresh process: the peak is the process's.
+    """
+    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
+    keep_freed_buffers()
+    shards = open_shards(recipe.data.shards)
+    model = Decoder(recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len))
+    initialise(model, recipe.train.seed)
+    optimizer = build_adamw(model, recipe.optimizer)
+    eval_tokens = min(EVAL_TOKENS, recipe.train.eval_tokens)
+    short = replace(recipe, train=replace(recipe.train, eval_tokens=eval_tokens))
+    task = next_token_task(short, shards)
+    times: list[float] = []
+    while len(times) < warmup_steps + 5 or sum(times) < seconds:
+        began = time.perf_counter()
+        # A learning rate of zero: the weights, and with them the cost of a sample, stay typical.
+        train_step(model, optimizer, 0.0, task, len(times), recipe.optimizer.clip_norm)
+        times.append(time.perf_counter() - began)
+    with torch.no_grad():
+        began = time.perf_counter()
+        task.evaluate(model)
+        evaluated = time.perf_counter()
+        task.samples(model)
+        sampled = time.perf_counter()
+    scale = recipe.train.eval_tokens / eval_tokens
+    return Probe(
+        # The mean, since the run will meet the slow steps too; a median would be too hopeful.
+        seconds_per_step=statistics.fmean(times[warmup_steps:]),
+        evaluation_seconds=(evaluated - began) * scale + sampled - evaluated,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
