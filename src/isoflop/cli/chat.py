@@ -127,7 +127,10 @@ def _ask(model: Model, prompt: str, arguments: ChatArguments) -> Turn:
 def _lines(arguments: ChatArguments) -> Iterator[str]:
     """The lines a user types or pipes in, without empty ones, until the input ends."""
     if not sys.stdin.isatty():
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        try:
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"the text is not UTF-8 ({error.reason})", where="stdin") from None
         return
     print(
         f"{arguments.model}: ask, or begin a text and it goes on. Ctrl-D ends.", file=sys.stderr

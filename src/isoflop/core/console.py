@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 SECONDS_BETWEEN_LINES = 5.0
+TRUSTED_SECONDS = 30.0
 
 
 class Progress(Protocol):
@@ -54,10 +55,17 @@ class Pace:
 
     The pace is the mean since the work began, or since the first report of work already done
     when it came at once (a resumed run), so that it does not count what an earlier run did.
+
+    Args:
+        total: Units of the whole work.
+        now: The time, in seconds.
+        unit: Where the units are predicted seconds, the prediction counts as `TRUSTED_SECONDS`
+            of work at that very pace: a slow start does not turn ten minutes into an hour.
     """
 
-    def __init__(self, total: float, now: float) -> None:
+    def __init__(self, total: float, now: float, unit: str = "") -> None:
         self.total, self.began = total, now
+        self.trust = TRUSTED_SECONDS if unit == "seconds" else 0.0
         self.first_done, self.first_at = 0.0, now
         self.done, self.at = 0.0, now
         self.reported = False
@@ -72,9 +80,9 @@ class Pace:
     def seconds_left(self, now: float) -> float | None:
         """Seconds to go as of `now`, or None while the pace is unknown."""
         work, seconds = self.done - self.first_done, self.at - self.first_at
-        if work <= 0 or seconds <= 0:
+        if work + self.trust <= 0 or seconds + self.trust <= 0:
             return None
-        left = (self.total - self.done) * seconds / work
+        left = (self.total - self.done) * (seconds + self.trust) / (work + self.trust)
         return max(0.0, left - (now - self.at))
 
     @property
@@ -145,7 +153,7 @@ class PlainProgress:
     def start(self, label: str, total: float, unit: str) -> None:
         """Say what begins."""
         now = self._clock()
-        self._label, self._unit, self._pace = label, unit, Pace(total, now)
+        self._label, self._unit, self._pace = label, unit, Pace(total, now, unit)
         self._spoke = now
         self.note(f"{label} …")
 
@@ -190,7 +198,7 @@ class RichProgress:
         from rich.progress import Progress as RichBar
 
         self._close()
-        self._label, self._unit, self._pace = label, unit, Pace(total, self._clock())
+        self._label, self._unit, self._pace = label, unit, Pace(total, self._clock(), unit)
         self._bar = RichBar(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),

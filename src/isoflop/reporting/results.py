@@ -292,7 +292,7 @@ def ledger(report: Report) -> Section | None:
         Column("Outcome", numeric=True),
         Column("Interval", numeric=True),
         Column("Level", numeric=True),
-        Column("Outcome in interval"),
+        Column("In interval"),
     ]
     rows = [
         [

@@ -1,0 +1,1 @@
+"""Other programs' models, for comparison; not part of Isoflop."""
