@@ -8,18 +8,18 @@ same command continues an interrupted demo.
 from __future__ import annotations
 
 import csv
+import math
 import shutil
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import wait
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isoflop.core.artifact import MANIFEST, build_directory, read_json, write_json
+from isoflop.core.clock import StageClock
 from isoflop.core.console import SILENT, Progress
-from isoflop.core.errors import RunError
+from isoflop.core.errors import RecipeError, RunError
 from isoflop.core.hardware import calibrate, usable_cores
 from isoflop.core.ledger import LEDGER, Ledger, Promise
 from isoflop.core.lock import locked
@@ -83,7 +83,7 @@ def demo(
     """
     with locked(out):
         _claim(out, minutes, seed)
-        clock = _Clock(out / "stages.json")
+        clock = StageClock(out / "stages.json")
         _prepare(out, minutes, clock, progress)
         plan = _plan(out, minutes, seed, clock, progress)
         stages = Stages(progress, "demo", {
@@ -135,7 +135,7 @@ def target_train(seed: int) -> TrainConfig:
     return replace(shared, evaluations=5, sample_prompts=PROMPTS, tensorboard=True)
 
 
-def _prepare(out: Path, minutes: float, clock: _Clock, progress: Progress) -> None:
+def _prepare(out: Path, minutes: float, clock: StageClock, progress: Progress) -> None:
     """Corpus, tokenizer and shards."""
     with clock.stage("measure"):
         calibrate(progress=progress)
@@ -159,7 +159,7 @@ def _prepare(out: Path, minutes: float, clock: _Clock, progress: Progress) -> No
 
 
 def _plan(
-    out: Path, minutes: float, seed: int, clock: _Clock, progress: Progress
+    out: Path, minutes: float, seed: int, clock: StageClock, progress: Progress
 ) -> Mapping[str, Any]:
     """Choose sizes and horizons once, and write the recipes that the other stages run."""
     path = out / "plan.json"
@@ -187,7 +187,7 @@ def _plan(
     return plan
 
 
-def _plan_document(budget: Budget, clock: _Clock) -> dict[str, Any]:
+def _plan_document(budget: Budget, clock: StageClock) -> dict[str, Any]:
     seconds = {
         **clock.seconds(),
         "ladder": budget.ladder_seconds,
@@ -217,25 +217,29 @@ def _fit(out: Path) -> Law:
 def _promise(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
     """Seal what the target will come to, before it starts; once only."""
     ledger = Ledger(out / LEDGER)
-    if ledger.read():
-        return ledger
+    made = {promise.quantity for promise in ledger.read()}
+
+    def promise(
+        quantity: str, unit: str, value: float, low: float, high: float, basis: str
+    ) -> None:
+        if quantity not in made:  # a kill may have come between two promises
+            ledger.promise(quantity, unit, value, low, high, LEVEL, basis)
+
     foretold = law.predict(plan["params"], plan["tokens"], LEVEL)
     runs = read_table([out / "ladder"])
     basis = f"law.json: {law.form} form on {len(runs)} runs of {RUNS}"
-    ledger.promise("loss", "nats per token", foretold.loss, foretold.low, foretold.high, LEVEL,
-                   basis)
+    promise("loss", "nats per token", foretold.loss, foretold.low, foretold.high, basis)
     ratio = _bits_per_nat(out / "ladder")
-    ledger.promise("bits_per_byte", "bits per byte", foretold.loss * ratio, foretold.low * ratio,
-                   foretold.high * ratio, LEVEL, basis)
+    promise("bits_per_byte", "bits per byte", foretold.loss * ratio, foretold.low * ratio,
+            foretold.high * ratio, basis)
     # The ladder showed how this machine runs today against what the probes said.
     pace = read_json(out / "stages.json")["ladder"] / plan["seconds"]["ladder"]
     seconds = plan["seconds"]["target"] * min(2.0, max(0.5, pace))
-    ledger.promise("seconds", "s", seconds, seconds * (1 - SPEED_SPREAD),
-                   seconds * (1 + SPEED_SPREAD), LEVEL,
-                   f"measured steps of the target, times the ladder's pace {pace:.2f}")
+    promise("seconds", "s", seconds, seconds * (1 - SPEED_SPREAD), seconds * (1 + SPEED_SPREAD),
+            f"measured steps of the target, times the ladder's pace {pace:.2f}")
     memory = plan["memory_bytes"]["total"]
-    ledger.promise("peak_memory", "bytes", memory, memory * (1 - MEMORY_SPREAD),
-                   memory * (1 + MEMORY_SPREAD), LEVEL, "measured over a few steps of the target")
+    promise("peak_memory", "bytes", memory, memory * (1 - MEMORY_SPREAD),
+            memory * (1 + MEMORY_SPREAD), "measured over a few steps of the target")
     return ledger
 
 
@@ -277,7 +281,7 @@ def _summarise(
     plan: Mapping[str, Any],
     ledger: Ledger,
     result: TrainResult,
-    clock: _Clock,
+    clock: StageClock,
 ) -> dict[str, Any]:
     kept = {promise.quantity: promise for promise in ledger.read()}
     loss = kept["loss"]
@@ -323,34 +327,10 @@ def _summarise(
 # --- bookkeeping ---------------------------------------------------------------------------
 
 
-class _Clock:
-    """Seconds of each stage, over all sessions of a demo, kept on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seconds: dict[str, float] = read_json(path) if path.exists() else {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside; an interrupted stage counts too."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
-            write_json(self._path, self._seconds)
-
-    def seconds(self) -> dict[str, float]:
-        """Stage → seconds so far."""
-        return dict(self._seconds)
-
-    def total(self) -> float:
-        """Seconds of all stages so far."""
-        return sum(self._seconds.values())
-
-
 def _claim(out: Path, minutes: float, seed: int) -> None:
     """Note what demo lives in `out`, or check that it is this one."""
+    if not 0 < minutes < math.inf:
+        raise RecipeError(f"--minutes {minutes} must be positive")
     path, asked = out / "demo.json", {"minutes": minutes, "seed": seed}
     if path.exists():
         found = read_json(path)

@@ -175,6 +175,7 @@ def test_a_cut_off_weight_file_is_an_error_with_a_way_out(saved):
         (lambda c: c.pop("hidden_size"), "there is no hidden_size"),
         (lambda c: c.update(head_dim="8"), "head_dim is '8', not a number"),
         (lambda c: c.update(vocab_size=True), "vocab_size is True, not a number"),
+        (lambda c: c.update(max_position_embeddings=10**12), "max_position_embeddings is 10000"),
         (lambda c: c.update(num_key_value_heads=3), "not a multiple of n_kv_heads = 3"),
         (lambda c: c.update(num_hidden_layers=3), "it holds 2 layers, but config.json says 3"),
         (lambda c: c.update(num_hidden_layers=10**12), "config.json says 1000000000000"),

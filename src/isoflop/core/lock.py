@@ -1,4 +1,7 @@
-"""One process at a time per directory; the lock dies with its holder, however it dies."""
+"""One process at a time per directory; the lock dies with its holder, however it dies.
+
+Not for threads, nor for machines that share a file system without locks.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,14 @@ def locked(directory: Path) -> Iterator[None]:
     """Hold `directory` for this process.
 
     Raises:
-        RunError: Another live process holds it.
+        RunError: Another live process holds it, or it is a file.
     """
+    if directory.exists() and not directory.is_dir():
+        raise RunError(
+            "this is a file, not a directory",
+            where=str(directory),
+            fix="Choose another directory with -o",
+        )
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     with open(path, "a+") as file:

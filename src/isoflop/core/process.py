@@ -11,6 +11,7 @@ import resource
 import sys
 import threading
 import time
+from multiprocessing import parent_process
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
@@ -50,7 +51,9 @@ def die_with_parent(interval_seconds: float = 0.5) -> None:
     A worker that outlives a killed parent would go on writing into a directory that the next
     command has taken over.
     """
-    parent = os.getppid()
+    # A parent that died while this process started is not our parent by the time we ask.
+    spawner = parent_process()
+    parent = os.getppid() if spawner is None else spawner.pid
 
     def watch() -> None:
         while os.getppid() == parent:

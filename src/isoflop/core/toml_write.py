@@ -17,7 +17,8 @@ from isoflop.core.artifact import write_atomic
 def write_recipe(path: Path, recipe: Any, comment: str) -> None:
     """Write a recipe as TOML that `load_recipe` reads back equal.
 
-    Paths are written relative to the file's folder; what is None is left out.
+    Paths are written relative to the file's folder, so that a directory with its recipes can
+    move; only absolute ones outside the folder's parent stay absolute. What is None is left out.
 
     Args:
         comment: Lines put on top, each behind a `#`.
@@ -48,11 +49,16 @@ def _value(value: Any, folder: Path) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Path):
-        relative = value if value.is_absolute() else Path(os.path.relpath(value, folder))
-        return json.dumps(relative.as_posix(), ensure_ascii=False)
+        home = Path(os.path.abspath(folder)).parent
+        near = not value.is_absolute() or value.is_relative_to(home)
+        return _string((Path(os.path.relpath(value, folder)) if near else value).as_posix())
     if isinstance(value, str):
-        # TOML's basic strings take JSON's escapes.
-        return json.dumps(value, ensure_ascii=False)
+        return _string(value)
     if isinstance(value, tuple):
         return f"[{', '.join(_value(item, folder) for item in value)}]"
     return repr(value)
+
+
+def _string(text: str) -> str:
+    # TOML's basic strings take JSON's escapes, and want one more character escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -32,6 +32,8 @@ from isoflop.models.decoder import Decoder
 ARCHITECTURE = "Qwen3ForCausalLM"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+LARGEST_CONTEXT = 1 << 24
+"""Positions; a config that says more is damaged, and its table of angles would fill the memory."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 T = TypeVar("T", int, float)
@@ -181,6 +183,10 @@ def decoder_config(raw: object, where: str) -> DecoderConfig:
         names = ", ".join(name for name, is_unusual in unusual.items() if is_unusual)
         raise ArtifactError(f"a form of {ARCHITECTURE} that is not known here: {names}",
                             where=where)
+    positions = _number(raw, "max_position_embeddings", int, where)
+    if positions > LARGEST_CONTEXT:
+        raise ArtifactError(f"max_position_embeddings is {positions}, more than "
+                            f"{LARGEST_CONTEXT}", where=where)
     theta = rope if "rope_theta" in rope else raw
     try:
         return DecoderConfig(
@@ -191,7 +197,7 @@ def decoder_config(raw: object, where: str) -> DecoderConfig:
             n_kv_heads=_number(raw, "num_key_value_heads", int, where),
             head_dim=_number(raw, "head_dim", int, where),
             d_ff=_number(raw, "intermediate_size", int, where),
-            max_seq_len=_number(raw, "max_position_embeddings", int, where),
+            max_seq_len=positions,
             rope_theta=_number(theta, "rope_theta", float, where),
             norm_eps=_number(raw, "rms_norm_eps", float, where),
             tie_embeddings=raw.get("tie_word_embeddings", False) is True,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 import torch
@@ -47,9 +48,8 @@ def generate(
     """
     stop = set(stop_ids)
     new_ids = []
-    for index in _stream(decoder, prompt_ids, temperature, top_k, top_p, seed):
-        if len(new_ids) == max_new_tokens:
-            break
+    stream = _stream(decoder, prompt_ids, temperature, top_k, top_p, seed)
+    for index in islice(stream, max_new_tokens):
         new_ids.append(index)
         if index in stop:
             break

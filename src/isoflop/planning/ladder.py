@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isoflop.core.artifact import read_json, write_atomic, write_json, write_manifest
+from isoflop.core.artifact import MANIFEST, write_atomic, write_manifest
 from isoflop.core.console import SILENT, Progress
-from isoflop.core.errors import RunError
 from isoflop.core.hardware import calibrate, machine, usable_cores
 from isoflop.core.lock import locked
 from isoflop.core.recipe import to_dict
 from isoflop.planning.recipe import LadderRecipe, RungConfig
 from isoflop.planning.workers import train_in_worker, workers
 from isoflop.training.recipe import TrainRecipe
+from isoflop.training.run_directory import CONFIG, claim
 
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
@@ -36,8 +36,6 @@ COLUMNS = (
     "learning_rate", "batch_tokens", "seed", "steps", "warmup_tokens", "schedule", "seconds",
     "family",
 )
-FORMAT = 1
-"""Version of a ladder directory; another one is refused, never guessed at."""
 _WATCH_SECONDS = 0.5
 
 
@@ -54,13 +52,13 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a ladder. Every run but the longest of its size branches from that trunk."""
+    """One run of a ladder. The longest of a size is the trunk that the others branch from."""
 
     run_id: str
     rung: RungConfig
     tokens: int
     trunk: str | None
-    """run_id of the trunk it branches from; None for the trunk itself."""
+    """run_id of the trunk it branches from; None for a run from scratch, as the trunk is."""
     branch_points: tuple[int, ...] = ()
     """For a trunk: the token counts at which its branches leave it."""
 
@@ -72,9 +70,11 @@ def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
         horizons = sorted({recipe.whole_batches(tokens) for tokens in rung.tokens})
         longest = horizons[-1]
         trunk_id = _run_id(rung, longest)
-        for tokens in horizons[:-1]:
-            jobs.append(Job(_run_id(rung, tokens), rung, tokens, trunk_id))
-        leaves = tuple(sorted({recipe.decay_start(tokens) for tokens in horizons[:-1]}))
+        starts = {tokens: recipe.decay_start(tokens) for tokens in horizons[:-1]}
+        for tokens, start in starts.items():
+            # One that decays from its first step on has no part of the trunk to share.
+            jobs.append(Job(_run_id(rung, tokens), rung, tokens, trunk_id if start else None))
+        leaves = tuple(sorted({start for start in starts.values() if start}))
         jobs.append(Job(trunk_id, rung, longest, None, leaves))
     return tuple(jobs)
 
@@ -87,10 +87,10 @@ def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> 
     """
     began = time.monotonic()
     with locked(out):
-        _claim(out, recipe)
+        claim(out, recipe, "ladder")
         calibrate()  # once here, so that workers find it measured instead of measuring at once
         results = _run_jobs(recipe, out, progress)
-        if not (out / "manifest.json").exists():
+        if not (out / MANIFEST).exists():
             write_manifest(
                 out,
                 kind="ladder",
@@ -98,8 +98,8 @@ def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> 
                 machine=machine(),
                 inputs=[recipe.data.shards],
                 seed=recipe.train.seed,
-                files=[out / RUNS, out / "config.json",
-                       *sorted((out / "runs").glob("*/manifest.json"))],
+                files=[out / RUNS, out / CONFIG,
+                       *sorted((out / "runs").glob(f"*/{MANIFEST}"))],
             )
     return Ladder(out, results, time.monotonic() - began)
 
@@ -178,34 +178,6 @@ def _fraction_done(recipe: LadderRecipe, out: Path, job: Job) -> float:
     tokens, _ = last_metrics(run_directory(out, job.run_id))
     first = 0 if job.trunk is None else recipe.decay_start(job.tokens)
     return min(1.0, max(0, tokens - first) / (job.tokens - first))
-
-
-def _claim(out: Path, recipe: LadderRecipe) -> None:
-    """Write the resolved recipe, or check that the ladder already there has the same one."""
-    path, resolved = out / "config.json", to_dict(recipe)
-    if not path.exists():
-        foreign = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
-        if foreign:
-            raise RunError(
-                f"the directory is not a ladder: it holds {foreign[0]} but no config.json",
-                where=str(out),
-                fix="Choose another directory with -o",
-            )
-        write_json(path, {"format": FORMAT, "recipe": resolved})
-        return
-    found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise RunError(
-            "this ladder is of a format that this version does not continue",
-            where=str(path),
-            fix="Start anew in another directory with -o",
-        )
-    if found["recipe"] != resolved:
-        raise RunError(
-            "this ladder was started with another recipe",
-            where=str(out),
-            fix="Use the recipe in its config.json, or another directory with -o",
-        )
 
 
 def _write_table(

@@ -68,8 +68,13 @@ class LadderRecipe:
         problems = []
         if self.optimizer.schedule != "wsd":
             problems.append(f"optimizer.schedule = {self.optimizer.schedule}: a ladder needs wsd")
+        if not self.optimizer.decay_fraction > 0:
+            problems.append("optimizer.decay_fraction = 0: losses of undecayed runs bias a law")
         if not self.rungs:
             problems.append("rungs is empty")
+        sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]
+        for width, depth in sorted({size for size in sizes if sizes.count(size) > 1}):
+            problems.append(f"two rungs are {width}x{depth}: give one of them all the horizons")
         for rung in self.rungs:
             short = [t for t in rung.tokens if t < 2 * self.train.global_batch_tokens]
             if not rung.tokens or short:

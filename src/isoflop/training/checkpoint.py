@@ -18,7 +18,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
-from isoflop.core.artifact import build_directory, read_json, sha256_file, write_json
+from isoflop.core.artifact import (
+    build_directory,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from isoflop.core.errors import ArtifactError
 
 FORMAT = 1
@@ -59,7 +65,8 @@ def save_checkpoint(
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
         files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
-        write_json(aside / STATE, {"format": FORMAT, "files": files, "loop": asdict(state)})
+        content = {"files": files, "loop": asdict(state)}
+        write_json(aside / STATE, {"format": FORMAT, "sha256": sha256_json(content), **content})
     return final
 
 
@@ -77,19 +84,27 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopS
             fix="Continue it with the version of Isoflop that wrote it, or start in a new "
             "directory",
         )
+    content = {key: record.get(key) for key in ("files", "loop")}
+    if record.get("sha256") != sha256_json(content):
+        raise _damaged(path / STATE)
     for name, expected in record["files"].items():
         if not (path / name).exists() or sha256_file(path / name) != expected:
-            raise ArtifactError(
-                "the file is missing or differs from the hash taken when it was written",
-                where=str(path / name),
-                fix="Remove this checkpoint; the run continues from the one before",
-            )
+            raise _damaged(path / name)
     weights, moments = get_state_dict(model, optimizer)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return LoopState(**record["loop"])
+
+
+def _damaged(file: Path) -> ArtifactError:
+    return ArtifactError(
+        "the file is missing or differs from the hash taken when it was written",
+        where=str(file),
+        fix=f"Remove {file.parent}: the run continues from the checkpoint before it, or from the "
+        "start",
+    )
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -115,5 +130,8 @@ def remove_checkpoints(directory: Path, *, keep: set[int]) -> None:
     """Remove all checkpoints but those of the steps in `keep`."""
     for step, path in checkpoints(directory).items():
         if step not in keep:
-            shutil.rmtree(path)
+            # Out of sight first: a kill in between must not leave half a checkpoint.
+            aside = path.with_name(f".{path.name}.partial")
+            path.rename(aside)
+            shutil.rmtree(aside)
 

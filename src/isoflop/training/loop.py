@@ -159,6 +159,10 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; checkpoint written")
         self.signal_number = signal_number
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        # Exceptions pickle by their message alone; a worker sends this one to its parent.
+        return (Interrupted, (self.signal_number,))
+
 
 def train_step(
     model: ModelT,

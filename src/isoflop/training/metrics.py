@@ -40,7 +40,10 @@ class RunLog:
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one row to the file `name`."""
-        self._files[name].write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        file = self._files[name]
+        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+        # Whole lines at once: whoever watches the run sees each as it comes, and a kill tears none.
+        file.flush()
         if self._tensorboard is not None and name in LOGS[:2]:
             group = name.removesuffix(".jsonl")
             for key, value in row.items():

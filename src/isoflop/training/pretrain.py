@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from isoflop.core.artifact import read_json, write_json
+from isoflop.core.artifact import MANIFEST, read_json, write_json
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
@@ -85,10 +85,12 @@ def train(
         claim(out, recipe)
         finished = out / "result.json"
         if finished.exists():
-            return TrainResult(**{**read_json(finished), "run": out})
-        result = _train(recipe, out, progress, branch_from)
-        write_json(finished, {**vars(result), "run": out.name})
-        seal(out, recipe)
+            result = TrainResult(**{**read_json(finished), "run": out})
+        else:
+            result = _train(recipe, out, progress, branch_from)
+            write_json(finished, {**vars(result), "run": out.name})
+        if not (out / MANIFEST).exists():  # a kill may have come between the two
+            seal(out, recipe)
         return result
 
 
@@ -206,8 +208,8 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     total = recipe.steps * recipe.train.global_batch_tokens
 
     def at(tokens: int) -> float:
-        # The factor of a step is taken at its end, so that the first step already learns and
-        # the last one of a decay to zero still does (half a batch before the very end).
+        # The factor of a step is taken at its middle, so that the first step of a warm-up
+        # already learns and the last one of a decay to zero still does.
         middle = tokens + recipe.train.global_batch_tokens // 2
         return optimizer.learning_rate * learning_rate_factor(
             middle,

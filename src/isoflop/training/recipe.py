@@ -166,14 +166,25 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     if any(at % train.global_batch_tokens for at in train.keep_checkpoints_at):
         found.append("train.keep_checkpoints_at must hold multiples of "
                      "train.global_batch_tokens")
-    if optimizer.learning_rate <= 0:
-        found.append(f"optimizer.learning_rate = {optimizer.learning_rate} must be positive")
-    for name in ("decay_fraction", "final_fraction", "beta1", "beta2"):
+    if train.threads is not None and train.threads < 1:
+        found.append(f"train.threads = {train.threads} must be at least 1")
+    for name in ("learning_rate", "clip_norm"):
+        if not getattr(optimizer, name) > 0:
+            found.append(f"optimizer.{name} = {getattr(optimizer, name)} must be positive")
+    for name in ("warmup_tokens", "weight_decay", "eps"):
+        if not getattr(optimizer, name) >= 0:
+            found.append(f"optimizer.{name} = {getattr(optimizer, name)} must not be negative")
+    for name in ("decay_fraction", "final_fraction"):
         if not 0 <= getattr(optimizer, name) <= 1:
             found.append(f"optimizer.{name} = {getattr(optimizer, name)} is outside [0, 1]")
-    if model.d_model % 32:
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(optimizer, name) < 1:
+            found.append(f"optimizer.{name} = {getattr(optimizer, name)} is outside [0, 1)")
+    if model.d_model < 1 or model.d_model % 32:
         found.append(f"model.d_model = {model.d_model} is not a multiple of 32")
-    if model.n_heads is None and model.d_model % model.head_dim:
+    if model.head_dim < 1:
+        found.append(f"model.head_dim = {model.head_dim} must be at least 1")
+    elif model.n_heads is None and model.d_model % model.head_dim:
         found.append(f"model.d_model = {model.d_model} is not a multiple of model.head_dim = "
                      f"{model.head_dim}; give model.n_heads")
     return found

@@ -1,5 +1,7 @@
 """A run's directory: claimed by one recipe at the start, sealed by its manifest at the end.
 
+Ladders claim theirs in the same way.
+
 Not for checkpoints (`checkpoint.py`) nor logs (`metrics.py`) inside it.
 """
 
@@ -7,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from isoflop.core.artifact import (
     MANIFEST,
     read_json,
+    read_manifest,
     sha256_file,
     sha256_json,
     write_json,
@@ -20,32 +23,45 @@ from isoflop.core.artifact import (
 from isoflop.core.errors import RunError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
-from isoflop.training.recipe import TrainRecipe
+from isoflop.training.recipe import DataConfig, TrainRecipe
 from isoflop.version import __version__
 
 FORMAT = 1
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
-_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens")
+_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes")
 """What may differ when a run continues: where the same shards lie now, and what only changes
 speed (and with it the last bits)."""
 
 
-def claim(directory: Path, recipe: TrainRecipe) -> None:
+class Recipe(Protocol):
+    """What is asked of a recipe here: a dataclass that names its shards."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Where the tokens come from."""
+
+
+def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
     """Write the resolved recipe, or check that the run already there has the same one.
+
+    Args:
+        kind: What the directory holds, for messages: a run or a ladder.
 
     Raises:
         RunError: The directory holds something else, a run of another version, or a run of
             another recipe (naming the keys that differ).
+        ArtifactError: The shards are not finished shards.
     """
     path = directory / CONFIG
     resolved = to_dict(recipe)
+    read_manifest(recipe.data.shards, "shards")
     shards = sha256_file(recipe.data.shards / MANIFEST)
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
             raise RunError(
-                f"the directory is not a run: it has no {CONFIG} but holds {foreign[0]}",
+                f"the directory is not a {kind}: it has no {CONFIG} but holds {foreign[0]}",
                 where=str(directory),
                 fix="Choose another directory with -o",
             )
@@ -57,8 +73,8 @@ def claim(directory: Path, recipe: TrainRecipe) -> None:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         version = config.get("isoflop_version", "unknown") if isinstance(config, dict) else "?"
         raise RunError(
-            f"this run was written by Isoflop {version} in a format that {__version__} does not "
-            "continue",
+            f"this {kind} was written by Isoflop {version} in a format that {__version__} does "
+            "not continue",
             where=str(path),
             fix="Continue it with that version, or start anew in another directory with -o",
         )
@@ -67,7 +83,7 @@ def claim(directory: Path, recipe: TrainRecipe) -> None:
         differing.append("data.shards were other shards")
     if differing:
         raise RunError(
-            "this run was started with another recipe: " + "; ".join(differing[:5]),
+            f"this {kind} was started with another recipe: " + "; ".join(differing[:5]),
             where=str(directory),
             fix="Use the recipe it was started with, or another directory with -o",
         )
