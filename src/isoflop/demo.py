@@ -39,7 +39,7 @@ from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig, Tr
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
 
-FORM = "chinchilla"
+FORM = "gamma"
 VOCAB_SIZE = 1024
 LEVEL = 0.9
 SPEED_SPREAD = 0.25
@@ -48,7 +48,7 @@ MEMORY_SPREAD = 0.1
 """Half-width of the promise of peak memory, as a share: the probe ran the same steps."""
 BYTES_PER_MINUTE: Mapping[SourceKind, int] = {"python": 2_500_000, "word-problems": 250_000}
 """Text gathered per minute of demo; one epoch of it outlasts the target on two fast cores."""
-REPORT_SECONDS = 5.0
+PLAN_SECONDS, REPORT_SECONDS = 20.0, 5.0
 PROMPTS = (
     "Question: Tom has 7 apples and buys 5 more. How many apples does Tom have?\nAnswer:",
     "问题：小明有7个苹果，又买了5个。小明现在有多少个苹果？\n答案：",
@@ -87,8 +87,8 @@ def demo(
         _prepare(out, minutes, clock, progress)
         plan = _plan(out, minutes, seed, clock, progress)
         stages = Stages(progress, "demo", {
-            "ladder": plan["seconds"]["ladder"],
-            "target": plan["seconds"]["target"],
+            "ladder": 0.0 if _finished(out / "ladder") else plan["seconds"]["ladder"],
+            "target": 0.0 if _finished(out / "target") else plan["seconds"]["target"],
             "report": REPORT_SECONDS,
         })
         with clock.stage("ladder"):
@@ -116,14 +116,16 @@ def base_ladder(shards_dir: Path, seed: int) -> LadderRecipe:
     return LadderRecipe(
         data=DataConfig(shards_dir),
         rungs=(RungConfig(32, 3, (1 << 20,)),),
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_tokens=50 * 1024),
+        optimizer=OptimizerConfig(learning_rate=4e-3, warmup_tokens=50 * 1024),
         width_rule=WidthRule(base_width=64, exponent=0.5),
         train=TrainConfig(
-            global_batch_tokens=1024,
-            micro_batch_tokens=1024,
+            seq_len=128,
+            global_batch_tokens=512,
+            micro_batch_tokens=512,
             seed=seed,
             evaluations=1,
-            checkpoint_every=400,
+            log_every=20,
+            checkpoint_every=1000,
             tensorboard=False,
         ),
     )
@@ -168,7 +170,7 @@ def _plan(
         return plan
     with clock.stage("plan"):
         opened = shards.open_shards(out / "shards")
-        left = 60 * minutes - clock.total() - REPORT_SECONDS
+        left = 60 * minutes - clock.total() - PLAN_SECONDS - REPORT_SECONDS
         budget = plan_budget(
             base_ladder(out / "shards", seed), target_train(seed), left, opened.vocab_size,
             opened.train.n_tokens, out, progress,
@@ -210,14 +212,14 @@ def _plan_document(budget: Budget, clock: StageClock) -> dict[str, Any]:
 def _fit(out: Path) -> Law:
     path = out / "law.json"
     if not path.exists():
-        fit(read_table([out / "ladder"]), form=FORM).save(path)
+        fit(read_table([out / "ladder"]), form=FORM, objective="lsq").save(path)
     return load_law(path)
 
 
 def _promise(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
     """Seal what the target will come to, before it starts; once only."""
     ledger = Ledger(out / LEDGER)
-    made = {promise.quantity for promise in ledger.read()}
+    made = {p.quantity for p in ledger.read()} if ledger.path.exists() else set()
 
     def promise(
         quantity: str, unit: str, value: float, low: float, high: float, basis: str

@@ -30,7 +30,7 @@ class _Echo:
         return Continuation(tuple(range(len(prompt))), (1, 2), self.text, "stop")
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(monkeypatch):
     echo = _Echo()
     monkeypatch.setattr(chat, "load", lambda directory: echo)
@@ -47,7 +47,9 @@ def test_an_english_sum_gets_the_question_form_and_the_beginning_of_its_step(pro
     assert framed.sent[framed.shown_from :] == "12 + 7 ="
 
 
-@pytest.mark.parametrize("prompt", ["12加7等于多少？", "计算12+7", "12 加上 7 是多少?", "请问12加7等于几？"])
+@pytest.mark.parametrize(
+    "prompt", ["12加7等于多少？", "计算12+7", "12 加上 7 是多少?", "请问12加7等于几？"]
+)
 def test_a_chinese_sum_gets_the_chinese_form(prompt):
     framed = chat.frame(prompt)
     assert framed.sent == "问题：12 + 7等于多少？\n答案：12 + 7 ="
@@ -83,7 +85,7 @@ def test_one_prompt_gives_one_answer_and_says_what_was_sent(model, capsys):
     out, err = capsys.readouterr()
     assert out == "12 + 7 = 19. The answer is 19.\n"
     assert repr("Question: What is 12 + 7?\nAnswer: 12 + 7 =") in err
-    (prompt, limit, options), = model.asked
+    ((_, limit, options),) = model.asked
     assert (limit, options["stop"]) == (9, ("\n",))
     assert "tokens; the model saw the last 8" in err
 
@@ -135,7 +137,9 @@ def test_a_missing_unfinished_or_enclosing_directory_is_told(tmp_path, capsys):
     assert f"Open {tmp_path / 'model'}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--max-new-tokens", "0"], ["--temperature", "hot"], ["--seeed"]])
+@pytest.mark.parametrize(
+    "flags", [["--max-new-tokens", "0"], ["--temperature", "hot"], ["--seeed"]]
+)
 def test_options_that_cannot_be_used_are_told(model, flags, capsys):
     assert main(["chat", "m", "--prompt", "x", *flags]) == 2
     assert capsys.readouterr().out == ""

@@ -50,13 +50,13 @@ def any_decoder(request: pytest.FixtureRequest) -> Decoder:
     return make_decoder(**SHAPES[request.param])
 
 
-@pytest.fixture()
+@pytest.fixture
 def decoder_of() -> Callable[..., Decoder]:
     """`decoder_of(seed=0, **changes)`."""
     return make_decoder
 
 
-@pytest.fixture()
+@pytest.fixture
 def config_of() -> Callable[..., DecoderConfig]:
     """`config_of(**changes)`."""
     return make_config

@@ -15,7 +15,7 @@ from isoflop.core.errors import ArtifactError
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.convert import load_decoder, save_model
 
-MIXED = "def f(x):\n    return x + 1  # 你好，世界 42\r\n\tnaïve café — 🙂 <|endoftext|> Ünïcode\n\n"
+MIXED = "def f(x):\n    return x + 1  # 你好，世界 42\r\n\tnaïve — 🙂 <|endoftext|> Ünïcode\n\n"
 
 
 def _byte_tokenizer(directory: Path) -> Path:
@@ -56,7 +56,7 @@ def _reweigh(directory: Path, change) -> Path:
     return directory
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(decoder_of, tmp_path):
     save_model(decoder_of(n_kv_heads=2), tmp_path / "model")
     return tmp_path / "model"
@@ -118,7 +118,7 @@ def test_the_manifest_vouches_for_every_file_and_names_the_tokenizer(decoder_of,
     manifest = read_manifest(tmp_path / "model", "model", verify=True)
     assert set(manifest.files) == {"config.json", "generation_config.json", "model.safetensors",
                                    "tokenizer.json", "tokenizer_config.json"}
-    assert [entry["path"] for entry in manifest.inputs] == [str(source)]
+    assert [entry["path"] for entry in manifest.inputs] == [str(source / "tokenizer.json")]
     assert manifest.seed == 7
 
 

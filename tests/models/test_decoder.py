@@ -142,7 +142,9 @@ def test_gradients_of_a_packed_batch_equal_those_of_its_documents(decoder_of):
         for index in column.unique():
             decoder(ids[row, column == index][None]).square().sum().backward()
     for name, p in decoder.named_parameters():
-        torch.testing.assert_close(together[name], p.grad, rtol=1e-3, atol=1e-3 * p.grad.abs().max())
+        # Differences are of the gradient's own scale, which sums that nearly cancel fall below.
+        scale = p.grad.abs().max().item()
+        torch.testing.assert_close(together[name], p.grad, rtol=0, atol=1e-4 * scale)
 
 
 @torch.no_grad()

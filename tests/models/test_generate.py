@@ -117,7 +117,7 @@ def test_impossible_requests_are_refused(decoder_of, prompt, options, message):
 # --- Model ---------------------------------------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(decoder_of):
     return Model(decoder_of(vocab_size=28), _Letters())
 

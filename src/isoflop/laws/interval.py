@@ -35,6 +35,11 @@ from isoflop.laws.solver import Prior, Problem, minimise
 EXPONENT = (np.log(0.35), 0.4)
 COMBINATION = (np.log(0.7), 0.4)
 FLOOR = (np.log(0.55), 0.4)
+ENTROPY = (np.log(0.4), 0.2)
+"""E in bits per byte of text, where the table says what that is in nats per token: 0.27 to 0.6
+within two widths. The upper end is prose (Hoffmann et al. 2022: 1.69 nats at about 4.3 bytes per
+token, 0.57; Besiroglu et al. 2024: 1.82 nats, 0.61); code is far more regular. Small models end two
+to four times above it, where a table alone cannot tell E from the bend of the power laws."""
 NOISE_BELIEF = (1.0, 0.001)
 """nu0 and s0: runs that differ by their seed alone end 0.1 % apart, small ones more."""
 DRIFT = (0.001, 0.5)
@@ -72,9 +77,15 @@ def prior_moments(form: Form, table: RunTable) -> tuple[Array, Array]:
     """Centre and width (K,) of the weak beliefs, for this table's losses."""
     # The 10 % quantile: one run of another kind far below the rest must not set the scale of E.
     low, middle = (float(q) for q in np.quantile(table.loss, [0.1, 0.5]))
-    above = max(middle - np.exp(FLOOR[0]) * low, 1e-3 * middle)
-    centre = [np.log(low) + FLOOR[0], np.log(above / 2), np.log(above / 2)]
-    width = [FLOOR[1], 1.0, 1.0, EXPONENT[1], EXPONENT[1]]
+    log_floor, floor_width = np.log(low) + FLOOR[0], FLOOR[1]
+    nats = table.loss / table.bits_per_byte
+    if not np.isnan(nats).all():
+        known = np.log(float(np.nanmedian(nats))) + ENTROPY[0]
+        if known < np.log(low):  # else these are losses of something else than plain text
+            log_floor, floor_width = known, ENTROPY[1]
+    above = max(middle - np.exp(log_floor), 1e-3 * middle)
+    centre = [log_floor, np.log(above / 2), np.log(above / 2)]
+    width = [floor_width, 1.0, 1.0, EXPONENT[1], EXPONENT[1]]
     centre += [EXPONENT[0], EXPONENT[0]]
     if form.free_combination:
         return np.array([*centre, COMBINATION[0]]), np.array([*width, COMBINATION[1]])

@@ -22,8 +22,9 @@ from isoflop.core.errors import TableError
 from isoflop.laws.forms import Array
 
 REQUIRED = ("params", "tokens", "loss")
-OPTIONAL = ("flops", "loss_stderr", "weight", "run_id", "seed")
+OPTIONAL = ("flops", "loss_stderr", "bits_per_byte", "weight", "run_id", "seed")
 KNOWN = REQUIRED + OPTIONAL
+_FIGURES = ("flops", "loss_stderr", "bits_per_byte", "weight")
 # Guessing uniformly over a vocabulary of 256k costs 12.45 nats a token: more is not a usable loss.
 LARGEST_LOSS = 12.5
 USUAL_NAMES = {
@@ -57,6 +58,9 @@ class RunTable:
     """Training FLOPs, (R,); 6·params·tokens where the table has none."""
     loss_stderr: Array
     """Standard error of each loss, (R,); NaN where unknown."""
+    bits_per_byte: Array
+    """The same loss per byte of text, (R,); NaN where unknown. With it the table says how many
+    nats per token one bit per byte is, and so where the entropy of text lies."""
     weight: Array
     """Weight of each run in the fit, (R,)."""
     run_id: tuple[str, ...]
@@ -82,6 +86,7 @@ class RunTable:
         *,
         flops: ArrayLike | None = None,
         loss_stderr: ArrayLike | None = None,
+        bits_per_byte: ArrayLike | None = None,
         weight: ArrayLike | None = None,
         run_id: Sequence[str] | None = None,
     ) -> RunTable:
@@ -95,7 +100,8 @@ class RunTable:
             "tokens": np.asarray(tokens, dtype=np.float64).ravel().tolist(),
             "loss": np.asarray(loss, dtype=np.float64).ravel().tolist(),
         }
-        for name, values in (("flops", flops), ("loss_stderr", loss_stderr), ("weight", weight)):
+        given = {"flops": flops, "loss_stderr": loss_stderr, "bits_per_byte": bits_per_byte}
+        for name, values in (given | {"weight": weight}).items():
             if values is not None:
                 columns[name] = np.asarray(values, dtype=np.float64).ravel().tolist()
         if run_id is not None:
@@ -218,7 +224,7 @@ def _usable(row: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
     if "!" in row:
         return {}, str(row["!"])
     numbers: dict[str, float] = {}
-    for name in (*REQUIRED, "flops", "loss_stderr", "weight"):
+    for name in (*REQUIRED, *_FIGURES):
         try:
             numbers[name] = _number(row.get(name))
         except (TypeError, ValueError):
@@ -229,7 +235,7 @@ def _usable(row: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
             return {}, f"{name} is missing" if missing else f"{name} is infinite"
         if numbers[name] <= 0.0:
             return {}, f"{name} is {numbers[name]:g}, which is not positive"
-    for name in ("flops", "loss_stderr", "weight"):
+    for name in _FIGURES:
         if numbers[name] < 0.0:
             return {}, f"{name} is {numbers[name]:g}, which is negative"
     if numbers["weight"] == 0.0:
@@ -264,6 +270,7 @@ def _assemble(
         loss=column["loss"],
         flops=column["flops"],
         loss_stderr=column["loss_stderr"],
+        bits_per_byte=column["bits_per_byte"],
         weight=np.where(np.isnan(column["weight"]), 1.0, column["weight"]),
         run_id=tuple(names),
         rejected=tuple(rejected),
@@ -317,6 +324,7 @@ def select(table: RunTable, rows: Any) -> RunTable:
         loss=table.loss[picked],
         flops=table.flops[picked],
         loss_stderr=table.loss_stderr[picked],
+        bits_per_byte=table.bits_per_byte[picked],
         weight=table.weight[picked],
         run_id=tuple(table.run_id[i] for i in picked),
     )

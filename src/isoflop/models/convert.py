@@ -68,7 +68,8 @@ def save_model(
             for name in TOKENIZER_FILES:
                 if (tokenizer_dir / name).exists():
                     shutil.copyfile(tokenizer_dir / name, aside / name)
-            inputs = (*inputs, tokenizer_dir)
+            made = (tokenizer_dir / MANIFEST).exists()
+            inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
         _write_weights(decoder, aside / WEIGHTS, directory / WEIGHTS)
         write_manifest(aside, kind="model", config=config, machine=machine(), inputs=inputs,
                        seed=seed)

@@ -47,7 +47,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.heads = (config.n_heads, config.n_kv_heads, config.n_kv_heads)
+        self.heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
         width, query = config.d_model, config.n_heads * config.head_dim
         key = config.n_kv_heads * config.head_dim
         self.q_proj = nn.Linear(width, query, bias=False)
@@ -68,8 +68,8 @@ class Attention(nn.Module):
         # One wide product instead of three narrow ones: copying the weights together costs
         # D·D, the product B·T·D·D, and narrow products leave the cores waiting.
         weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        heads_BTHK = F.linear(x_BTD, weight).unflatten(-1, (-1, self.head_dim))
-        q_BTHK, k_BTGK, v_BTGK = heads_BTHK.split(self.heads, dim=-2)
+        heads_BTHK = torch.unflatten(F.linear(x_BTD, weight), -1, (-1, self.head_dim))
+        q_BTHK, k_BTGK, v_BTGK = torch.split(heads_BTHK, self.heads, dim=-2)
         q_BHTK = rotary(self.q_norm(q_BTHK).transpose(1, 2), start)
         k_BGTK = rotary(self.k_norm(k_BTGK).transpose(1, 2), start)
         v_BGTK = v_BTGK.transpose(1, 2)

@@ -47,7 +47,7 @@ def generate(
             of its range.
     """
     stop = set(stop_ids)
-    new_ids = []
+    new_ids: list[int] = []
     stream = _stream(decoder, prompt_ids, temperature, top_k, top_p, seed)
     for index in islice(stream, max_new_tokens):
         new_ids.append(index)

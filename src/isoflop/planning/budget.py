@@ -34,7 +34,10 @@ RUN_OVERHEAD_SECONDS = 1.5
 """Opening shards, building, saving: what a run costs beside its steps and evaluations."""
 WORKER_START_SECONDS = 4.0
 """A fresh process until it trains; importing torch is most of it."""
-MIN_STEPS = 24
+HORIZON_STEP = 0.63
+"""Ratio of neighbouring horizons of a size, 2^(−2/3): wide enough to see a slope through the noise
+of a run, narrow enough to stay clear of the first few hundred steps, which follow no power law."""
+MIN_STEPS = 48
 """Steps of the shortest rung; shorter ones are nothing but warm-up."""
 
 
@@ -107,10 +110,10 @@ def rungs_for(
 ) -> tuple[RungConfig, ...]:
     """Three sizes below a target of `width`, each cooled down at several horizons.
 
-    The horizons halve downwards from the longest that a rung may cost: 1/`TARGET_OVER_LARGEST`
-    of the target's FLOPs, and not beyond the target's own tokens. So the smallest size sees
-    nearly the target's horizon and the largest nearly its size; what is left to foretell is
-    their combination.
+    The horizons step downwards by `HORIZON_STEP` from the longest that a rung may cost:
+    1/`TARGET_OVER_LARGEST` of the target's FLOPs, and not beyond the target's own tokens. So the
+    smallest size sees nearly the target's horizon and the largest nearly its size; what is left
+    to foretell is their combination.
     """
     seq_len = base.train.seq_len
 
@@ -122,7 +125,7 @@ def rungs_for(
     for quarter, count in ((1, 4), (2, 4), (3, 3)):
         d_model = width * quarter // 4
         longest = min(tokens, tokens * flops(width) / (TARGET_OVER_LARGEST * flops(d_model)))
-        horizons = {base.whole_batches(int(longest / 2**i)) for i in range(count)}
+        horizons = {base.whole_batches(int(longest * HORIZON_STEP**i)) for i in range(count)}
         rungs.append(RungConfig(d_model, n_layers(width), tuple(sorted(horizons))))
     return tuple(rungs)
 

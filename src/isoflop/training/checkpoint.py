@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import nn
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -63,7 +64,10 @@ def save_checkpoint(
     with build_directory(final) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
+            try:
+                save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
+            except CheckpointException as error:
+                raise _cause(error) from None
         files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
         content = {"files": files, "loop": asdict(state)}
         write_json(aside / STATE, {"format": FORMAT, "sha256": sha256_json(content), **content})
@@ -96,6 +100,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopS
         load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
     return LoopState(**record["loop"])
+
+
+def _cause(error: CheckpointException) -> BaseException:
+    """What went wrong inside DCP, which wraps it for each rank: a full disk, if it was one."""
+    wrapped, _ = next(iter(error.failures.values()))
+    inner: BaseException | None = wrapped
+    while inner is not None and not isinstance(inner, OSError):
+        inner = inner.__cause__ or inner.__context__
+    return inner or wrapped
 
 
 def _damaged(file: Path) -> ArtifactError:

@@ -68,8 +68,14 @@ class RunLog:
 
 
 def cut_logs(directory: Path, lengths: Mapping[str, int]) -> None:
-    """Cut the content logs back to `lengths` bytes: a resumed run writes the rest again."""
+    """Cut the content logs back to `lengths` bytes: a resumed run writes the rest again.
+
+    Of the events, only a last line that a full disk left unfinished is cut.
+    """
     for name in LOGS:
         path = directory / name
         if path.exists():
             os.truncate(path, min(lengths.get(name, 0), path.stat().st_size))
+    events = directory / EVENTS
+    if events.exists():
+        os.truncate(events, events.read_bytes().rfind(b"\n") + 1)

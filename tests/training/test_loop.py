@@ -1,0 +1,237 @@
+"""One step is what the equations say, however the batch is cut; the loop stops when asked."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import pickle
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from isoflop.core.console import SILENT
+from isoflop.core.errors import RunError
+from isoflop.models.decoder import Decoder
+from isoflop.training.loop import Interrupted, LoopConfig, Task, run, train_step
+from isoflop.training.objectives import TokenBatch, next_token_loss
+from isoflop.training.optimizers import build_adamw
+from isoflop.training.recipe import OptimizerConfig
+
+DecoderOf = Callable[..., Decoder]
+BatchOf = Callable[..., TokenBatch]
+ENDS = (0, 0, 0, 1, 7, 4, 3, 2)
+"""Document ends in each row of a global batch: quarters of it hold unequal numbers of labels."""
+
+
+def task_of(batches: Callable[[int], Sequence[TokenBatch]]) -> Task[Decoder, TokenBatch]:
+    return Task(batches, next_token_loss, evaluate=lambda model: {"loss": 1.0},
+                samples=lambda model: [])
+
+
+def parts(batch: TokenBatch, count: int) -> list[TokenBatch]:
+    """The batch cut into `count` micro-batches."""
+    rows = len(batch.ids_BT) // count
+    return [
+        TokenBatch(*cut, n_valid=int((cut[1] >= 0).sum()))
+        for cut in zip(*(x.split(rows) for x in (batch.ids_BT, batch.labels_BT,
+                                                 batch.document_BT)), strict=True)
+    ]  # fmt: skip
+
+
+class Catcher(torch.optim.SGD):
+    """Keeps the gradients instead of using them."""
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        self.caught = [p.grad.clone() for g in self.param_groups for p in g["params"]]
+
+
+def reference_gradient(model: Decoder, batch: TokenBatch) -> tuple[float, list[torch.Tensor]]:
+    """(mean loss, gradient) in float64, from whole logits of the uncut batch."""
+    exact = copy.deepcopy(model).double()
+    logits = exact(batch.ids_BT, batch.document_BT).flatten(0, 1)
+    loss = F.cross_entropy(logits, batch.labels_BT.flatten())
+    loss.backward()
+    return loss.item(), [p.grad for p in exact.parameters()]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_gradient_of_a_cut_batch_is_that_of_the_whole_in_float64(
+    decoder_of: DecoderOf, batch_of: BatchOf, count: int
+) -> None:
+    model, batch = decoder_of(), batch_of(8, ends=ENDS)
+    cut = parts(batch, count)
+    assert len({b.n_valid for b in cut}) == count, "the cuts must hold unequal label counts"
+    catcher = Catcher(model.parameters(), lr=0.0)
+    loss_sum, n_valid, norm = train_step(
+        model, catcher, 0.1, task_of(lambda step: cut), 0, clip_norm=1e9
+    )
+    loss, expected = reference_gradient(model, batch)
+    assert n_valid == 8 * 16 - sum(ENDS)
+    assert loss_sum / n_valid == pytest.approx(loss, rel=1e-6)
+    assert norm == pytest.approx(math.sqrt(sum((g**2).sum().item() for g in expected)), rel=1e-5)
+    for ours, theirs in zip(catcher.caught, expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-7)
+    assert catcher.param_groups[0]["lr"] == 0.1
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_two_steps_are_adamw_with_clipping_written_out_in_float64(
+    decoder_of: DecoderOf, batch_of: BatchOf
+) -> None:
+    config = OptimizerConfig(weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-4, clip_norm=0.05)
+    model, batches = decoder_of(), [batch_of(8, seed=s, ends=ENDS) for s in (1, 2)]
+    optimizer = build_adamw(model, config)
+    matrices = [n.endswith("proj.weight") for n, _ in model.named_parameters()]
+    weights = [p.detach().double().numpy().copy() for p in model.parameters()]
+    m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    for step, (batch, lr) in enumerate(zip(batches, (0.02, 0.05), strict=True)):
+        exact = copy.deepcopy(model).double()
+        with torch.no_grad():
+            for parameter, weight in zip(exact.parameters(), weights, strict=True):
+                parameter.copy_(torch.from_numpy(weight))
+        gradient = [g.numpy() for g in reference_gradient(exact, batch)[1]]
+        norm = math.sqrt(sum((g**2).sum() for g in gradient))
+        assert norm > 10 * config.clip_norm, "clipping must matter"
+        for i, g in enumerate(gradient):
+            g = g * config.clip_norm / norm
+            m[i] = config.beta1 * m[i] + (1 - config.beta1) * g
+            v[i] = config.beta2 * v[i] + (1 - config.beta2) * g**2
+            m_hat = m[i] / (1 - config.beta1 ** (step + 1))
+            v_hat = v[i] / (1 - config.beta2 ** (step + 1))
+            decay = config.weight_decay if matrices[i] else 0.0
+            weights[i] = weights[i] * (1 - lr * decay) - lr * m_hat / (np.sqrt(v_hat) + config.eps)
+        train_step(model, optimizer, lr, task_of(lambda _, b=batch: parts(b, 4)), step,
+                   config.clip_norm)
+    for parameter, expected in zip(model.parameters(), weights, strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=2e-5)
+
+
+def test_a_gradient_below_the_limit_is_not_scaled(
+    decoder_of: DecoderOf, batch_of: BatchOf
+) -> None:
+    model, batch = decoder_of(), batch_of(8, ends=ENDS)
+    caught = []
+    for clip in (1e9, 1e3):
+        catcher = Catcher(model.parameters(), lr=0.0)
+        train_step(model, catcher, 0.1, task_of(lambda step: [batch]), 0, clip)
+        caught.append(catcher.caught)
+    assert all(torch.equal(a, b) for a, b in zip(*caught, strict=True))
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(
+    decoder_of: DecoderOf, batch_of: BatchOf
+) -> None:
+    model = decoder_of()
+    with torch.no_grad():
+        model.norm.weight[0] = torch.inf
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(RunError, match=r"step 8: the loss \(nan\)") as caught:
+        train_step(model, build_adamw(model, OptimizerConfig()), 0.1,
+                   task_of(lambda step: [batch_of(2)]), 7, 1.0)
+    assert "Lower optimizer.learning_rate" in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+# --- the loop ------------------------------------------------------------------------------
+
+
+def config_of(**changes: object) -> LoopConfig:
+    settings: dict[str, object] = {
+        "steps": 12, "tokens_per_step": 128, "flops_per_token": 1000.0, "peak_flops": 1e9,
+        "clip_norm": 1.0, "log_every": 5, "evaluate_at": frozenset({6, 12}),
+        "checkpoint_every": 4, "keep_checkpoints_at": frozenset({4}), "tensorboard": False,
+    }  # fmt: skip
+    return LoopConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run_loop(decoder_of: DecoderOf, batch_of: BatchOf) -> Callable[..., tuple[Decoder, Path]]:
+    """`run_loop(directory, on_step=..., **config changes)`."""
+
+    def go(
+        directory: Path, on_step: Callable[[int], None] = lambda step: None, **changes: object
+    ) -> Decoder:
+        directory.mkdir(exist_ok=True)
+
+        def batches(step: int) -> list[TokenBatch]:
+            on_step(step)
+            return [batch_of(8, seed=step, ends=ENDS)]
+
+        model = decoder_of()
+        run(model, build_adamw(model, OptimizerConfig()), lambda tokens: 1e-3 + tokens * 1e-7,
+            task_of(batches), config_of(**changes), directory, SILENT)
+        return model
+
+    return go
+
+
+def rows(directory: Path, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def test_each_metrics_line_averages_the_steps_since_the_last(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    run_loop(tmp_path / "each", log_every=1)
+    run_loop(tmp_path / "five", log_every=5)
+    each, five = (rows(tmp_path / n, "metrics.jsonl") for n in ("each", "five"))
+    assert [row["step"] for row in five] == [5, 10, 12]
+    count = 128 - sum(ENDS)
+    for row, span in zip(five, [each[:5], each[5:10], each[10:]], strict=True):
+        mean = sum(r["loss"] * count for r in span) / (count * len(span))
+        assert row["loss"] == pytest.approx(mean, rel=1e-12)
+        assert row["lr"] == span[-1]["lr"] == 1e-3 + (row["tokens"] - 128) * 1e-7
+        assert row["grad_norm"] == span[-1]["grad_norm"]
+        assert (row["tokens"], row["flops"]) == (row["step"] * 128, row["step"] * 128 * 1000.0)
+        assert row["mfu"] == pytest.approx(row["tokens_per_second"] * 1000.0 / 1e9)
+
+
+def test_evaluations_and_checkpoints_come_where_they_are_due(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    run_loop(tmp_path)
+    assert [row["step"] for row in rows(tmp_path, "evals.jsonl")] == [6, 12]
+    kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"step_00000004", "step_00000012"}, "the kept one and the last"
+
+
+def test_without_a_measured_peak_no_utilisation_is_claimed(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    run_loop(tmp_path, peak_flops=None)
+    assert all("mfu" not in row for row in rows(tmp_path, "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_honoured_after_the_step_with_a_checkpoint(
+    run_loop: Callable[..., Decoder], tmp_path: Path, number: signal.Signals
+) -> None:
+    whole = run_loop(tmp_path / "whole")
+    handler = signal.getsignal(number)
+
+    def strike(step: int) -> None:
+        if step == 6:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match=number.name):
+        run_loop(tmp_path / "struck", strike)
+    assert signal.getsignal(number) is handler
+    assert (tmp_path / "struck" / "checkpoints" / "step_00000007").is_dir()
+    resumed = run_loop(tmp_path / "struck")
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    events = [(e["event"], e["step"]) for e in rows(tmp_path / "struck", "events.jsonl")]
+    assert events == [("started", 0), ("interrupted", 7), ("resumed", 7)]
+
+
+def test_an_interruption_crosses_processes_whole() -> None:
+    copied = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
+    assert type(copied) is Interrupted
+    assert (copied.signal_number, str(copied)) == (15, "stopped by SIGTERM; checkpoint written")
