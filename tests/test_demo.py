@@ -180,7 +180,10 @@ def test_no_time_is_refused(tmp_path: Path) -> None:
         demo(tmp_path, minutes=0)
 
 
-def test_the_target_is_logged_in_more_detail_and_otherwise_trained_as_a_rung() -> None:
+def test_the_target_is_logged_in_more_detail_and_otherwise_trained_as_a_rung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "base_ladder", base_ladder)
     rung, target = base_ladder(Path("shards"), 3).train, target_train(3)
     shared = {"evaluations", "sample_prompts", "tensorboard"}
     for name, value in vars(target).items():

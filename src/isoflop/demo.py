@@ -39,7 +39,7 @@ from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig, Tr
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
 
-FORM = "gamma"
+FORM = "kaplan-nd"
 VOCAB_SIZE = 1024
 LEVEL = 0.9
 SPEED_SPREAD = 0.25

@@ -5,6 +5,7 @@ After each of these the same command must end with the bits of a run that nothin
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,25 @@ ContentOf = Callable[[Path], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def whole(
-    isoflop: Any, train_toml: Path, tmp_path_factory: pytest.TempPathFactory,
+    calibrated_cache: Path, train_toml: Path, tmp_path_factory: pytest.TempPathFactory,
     content_of: ContentOf,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a run comes to that nothing happened to."""
+    """What a run comes to that nothing happened to, and that this process trained."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    done = isoflop.run("train", train_toml, "-o", out, "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setenv("ISOFLOP_CACHE", str(calibrated_cache))
+        assert main(["train", str(train_toml), "-o", str(out), "--json"]) == 0
+    document = json.loads(said.getvalue())
     assert document["run"] == str(out)
     assert {"loss", "bits_per_byte", "params", "tokens", "flops"} <= document.keys()
     return content_of(out)
+
+
+@pytest.fixture
+def go_on(calibrated: None, train_toml: Path) -> Callable[[Path], int]:
+    """The same command again, in this process: it has torch imported already."""
+    return lambda run: main(["train", str(train_toml), "-o", str(run)])
 
 
 def partial(run: Path) -> list[Path]:
@@ -70,23 +79,24 @@ def test_killed_during_a_step_the_same_command_ends_with_the_same_bits(
 
 
 def test_killed_during_a_checkpoint_the_same_command_ends_with_the_same_bits(
-    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf
-) -> None:
+    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf,
+    go_on: Callable[[Path], int],
+) -> None:  # fmt: skip
     run = tmp_path / "run"
     with isoflop.start("train", train_toml, "-o", run) as process:
         process.catch(lambda: lines(run) >= 8 and bool(partial(run)))
         assert process.end(signal.SIGKILL)[0] == -signal.SIGKILL
     assert partial(run), "killed while one was being written"
-    done = isoflop.run("train", train_toml, "-o", run)
-    assert done.returncode == 0, done.stderr
+    assert go_on(run) == 0
     assert not partial(run)
     assert content_of(run) == whole
     assert events(run) == ["started", "resumed"]
 
 
 def test_stopped_by_sigterm_it_writes_a_checkpoint_and_exits_with_130(
-    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf
-) -> None:
+    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf,
+    go_on: Callable[[Path], int],
+) -> None:  # fmt: skip
     run = tmp_path / "run"
     with isoflop.start("train", train_toml, "-o", run) as process:
         process.catch(lambda: lines(run) >= 10)
@@ -97,7 +107,7 @@ def test_stopped_by_sigterm_it_writes_a_checkpoint_and_exits_with_130(
     last = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
     assert (last["event"], last["signal"]) == ("interrupted", signal.SIGTERM)
     assert (run / "checkpoints" / f"step_{last['step']:08d}" / "loop.json").exists()
-    assert isoflop.run("train", train_toml, "-o", run).returncode == 0
+    assert go_on(run) == 0
     assert content_of(run) == whole
     assert events(run) == ["started", "interrupted", "resumed"]
 
@@ -128,8 +138,9 @@ def test_killed_at_ten_random_instants_it_ends_with_the_same_bits(
 
 
 def test_a_file_that_may_not_grow_is_one_paragraph_and_the_run_continues_once_it_may(
-    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf
-) -> None:
+    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf,
+    go_on: Callable[[Path], int],
+) -> None:  # fmt: skip
     run = tmp_path / "run"
     limited = (
         "import resource, sys; from isoflop.cli.main import main\n"
@@ -143,7 +154,7 @@ def test_a_file_that_may_not_grow_is_one_paragraph_and_the_run_continues_once_it
     assert "run the same command again" in err.splitlines()[-1]
     assert not partial(run)
     assert not list((run / "checkpoints").glob("step_*"))
-    assert isoflop.run("train", train_toml, "-o", run).returncode == 0
+    assert go_on(run) == 0
     assert content_of(run) == whole
 
 
@@ -169,16 +180,16 @@ def small_disk(at: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
 
 
 def test_a_disk_that_fills_up_in_mid_run_is_one_paragraph_and_costs_no_bit(
-    isoflop: Any, train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf
-) -> None:
+    train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf,
+    go_on: Callable[[Path], int], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     with small_disk(tmp_path / "disk", 500) as resize:  # room for one checkpoint, not for two
         run = tmp_path / "disk" / "run"
-        done = isoflop.run("train", train_toml, "-o", run)
-        assert (done.returncode, done.stderr.count("Traceback")) == (2, 0), done.stderr
-        assert "the disk is full" in done.stderr.splitlines()[-1]
+        assert go_on(run) == 2
+        assert "the disk is full" in capsys.readouterr().err.splitlines()[-1]
         assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_00000009"]
         resize(20_000)
-        assert isoflop.run("train", train_toml, "-o", run).returncode == 0
+        assert go_on(run) == 0
         assert content_of(run) == whole
 
 

@@ -16,7 +16,7 @@ from isoflop.core.errors import RecipeError
 if TYPE_CHECKING:
     from isoflop.laws import Backtest, Law, Optimal, Prediction, RunTable
 
-Form = Literal["chinchilla", "gamma"]
+Form = Literal["chinchilla", "gamma", "kaplan-nd"]
 Objective = Literal["huber", "lad", "lsq"]
 Runs = Annotated[tuple[Path, ...], arg(metavar="RUNS...")]
 
@@ -29,7 +29,8 @@ class FitArguments(Arguments):
     """CSV, JSONL or Parquet files with columns params, tokens, loss; or ladder directories."""
     form: Form = "chinchilla"
     """chinchilla: E + A/N^alpha + B/D^beta. gamma: E + (A*N^-a + B*D^-b)^g with weak priors, which
-    foretells larger runs better on most tables."""
+    foretells larger runs better on most tables. kaplan-nd: (A*N^-a + B*D^-b)^g, for ladders of tiny
+    models, whose losses are so far above E that it cannot be told."""
     objective: Objective = "huber"
     """What is minimised over residuals of the log loss: huber (width 1e-3), lad (absolute) or lsq
     (squared)."""

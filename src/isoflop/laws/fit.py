@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from isoflop.core.errors import TableError
-from isoflop.laws.forms import CHINCHILLA, GAMMA, Array, Design, Form, get_form
+from isoflop.laws.forms import CHINCHILLA, GAMMA, NO_FLOOR, Array, Design, Form, get_form
 from isoflop.laws.interval import measure_noise, posterior, weak_prior
 from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law
 from isoflop.laws.records import RunTable
@@ -71,13 +71,14 @@ def fit(
     _check_size(table, chosen)
     design = Design.of(table.params, table.tokens)
     rng = np.random.default_rng(seed)
-    noise = measure_noise(table, design)
+    wide = GAMMA if chosen.floor else chosen
+    noise = measure_noise(table, design, wide)
     point = fit_point(table, chosen, objective, design, noise.run_to_run)
-    draws = posterior(table, design, noise, bootstrap, rng)
+    draws = posterior(table, design, noise, bootstrap, rng, form=wide)
     if len(table.loss) >= RESAMPLING_RUNS:
         start = point.theta[0]
         own = resample(table, chosen, objective, design, start, noise.run_to_run, bootstrap, rng)
-    elif chosen is GAMMA:
+    elif chosen is wide:
         own = draws.theta
     else:
         own = posterior(table, design, noise, bootstrap, rng, form=chosen).theta
@@ -209,6 +210,8 @@ def _starts(table: RunTable, form: Form, design: Design, basins: int) -> Array:
     )
     chosen = _local_minima(misfit, basins)
     e, u, v = (np.log(coefficients[chosen[:, 0], chosen[:, 1], i]) for i in range(3))
+    if not form.floor:
+        e = np.full_like(e, np.log(NO_FLOOR * table.loss.min()))
     starts = np.stack(
         [e, u, v, np.log(EXPONENTS[chosen[:, 0]]), np.log(EXPONENTS[chosen[:, 1]])], axis=1
     )

@@ -94,6 +94,9 @@ class Form:
     """Printed parameter names, in the order of law.json."""
     free_combination: bool
     """Whether g is fitted (the gamma form) or 1 (the additive form)."""
+    floor: bool = True
+    """Whether E is fitted. Without it, E is held at `NO_FLOOR` of the lowest loss, so that all
+    forms share their coordinates."""
 
     @property
     def size(self) -> int:
@@ -163,7 +166,12 @@ class Form:
 
 CHINCHILLA = Form("chinchilla", "E + A/N^alpha + B/D^beta", ("E", "A", "B", "alpha", "beta"), False)
 GAMMA = Form("gamma", "E + (A*N^-a + B*D^-b)^g", ("E", "A", "B", "a", "b", "g"), True)
-FORMS = {form.name: form for form in (CHINCHILLA, GAMMA)}
+KAPLAN_ND = Form(
+    "kaplan-nd", "(A*N^-a + B*D^-b)^g", ("E", "A", "B", "a", "b", "g"), True, floor=False
+)
+"""Kaplan et al. 2020, eq. 1.5 (there b = 1, a = alpha_N/alpha_D, g = alpha_D), with b free."""
+NO_FLOOR = 1e-4
+FORMS = {form.name: form for form in (CHINCHILLA, GAMMA, KAPLAN_ND)}
 
 
 def get_form(name: str) -> Form:

@@ -25,7 +25,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from isoflop.laws.forms import GAMMA, Array, Design, Form
+from isoflop.laws.forms import GAMMA, NO_FLOOR, Array, Design, Form
 from isoflop.laws.records import RunTable
 from isoflop.laws.solver import Prior, Problem, minimise
 
@@ -44,6 +44,10 @@ NOISE_BELIEF = (1.0, 0.001)
 """nu0 and s0: runs that differ by their seed alone end 0.1 % apart, small ones more."""
 DRIFT = (0.001, 0.5)
 """Model error per e-fold of compute: at least the first, and the second times run_to_run."""
+FLOORLESS_DRIFT = 0.003
+"""At least this much where the form has no floor E: its draws do not show that error."""
+SCALE = 1.0
+"""Width of the belief about ln u and ln v."""
 ROBUST = 3.0
 """Residuals beyond this many sigma pull with constant force: a diverged run is not followed."""
 QUANTILES = 15
@@ -83,9 +87,11 @@ def prior_moments(form: Form, table: RunTable) -> tuple[Array, Array]:
         known = np.log(float(np.nanmedian(nats))) + ENTROPY[0]
         if known < np.log(low):  # else these are losses of something else than plain text
             log_floor, floor_width = known, ENTROPY[1]
+    if not form.floor:
+        log_floor, floor_width = np.log(low * NO_FLOOR), 1e-2
     above = max(middle - np.exp(log_floor), 1e-3 * middle)
     centre = [log_floor, np.log(above / 2), np.log(above / 2)]
-    width = [floor_width, 1.0, 1.0, EXPONENT[1], EXPONENT[1]]
+    width = [floor_width, SCALE, SCALE, EXPONENT[1], EXPONENT[1]]
     centre += [EXPONENT[0], EXPONENT[0]]
     if form.free_combination:
         return np.array([*centre, COMBINATION[0]]), np.array([*width, COMBINATION[1]])
@@ -101,23 +107,23 @@ def weak_prior(form: Form, table: RunTable, sigma: float, delta: float = np.inf)
     return Prior(centre, sigma * min(sigma, delta) / width**2)
 
 
-def measure_noise(table: RunTable, design: Design) -> Noise:
-    """Estimate the run-to-run noise from the residuals of the weak-prior fit of the gamma form."""
+def measure_noise(table: RunTable, design: Design, form: Form = GAMMA) -> Noise:
+    """Estimate the run-to-run noise from the residuals of the weak-prior fit of `form`."""
     sigma = 3e-3
     nu0, s0 = NOISE_BELIEF
     known = table.loss_stderr / table.loss
     if not np.isnan(known).all():
         s0 = max(s0, float(np.sqrt(np.nanmean(known**2))))
-    start = prior_moments(GAMMA, table)[0][None]
+    start = prior_moments(form, table)[0][None]
     degrees = nu0
     for _ in range(12):
-        theta = _settle(table, design, GAMMA, sigma, start)
-        evaluation = GAMMA.evaluate(theta, design)
+        theta = _settle(table, design, form, sigma, start)
+        evaluation = form.evaluate(theta, design)
         residual = (evaluation.log_loss - np.log(table.loss))[0]
         clipped = np.clip(residual, -ROBUST * sigma, ROBUST * sigma)
         jac = evaluation.jacobian[0]
         information = (jac * table.weight) @ jac.T
-        prior = np.diag(weak_prior(GAMMA, table, sigma).precision)
+        prior = np.diag(weak_prior(form, table, sigma).precision)
         used = float(np.trace(np.linalg.solve(information + prior, information)))
         degrees = nu0 + max(len(residual) - used, 0.0)
         new = float(np.sqrt((nu0 * s0**2 + np.sum(table.weight * clipped**2)) / degrees))
@@ -126,7 +132,8 @@ def measure_noise(table: RunTable, design: Design) -> Noise:
             sigma = new
             break
         sigma = new
-    return Noise(sigma, degrees, max(DRIFT[0], DRIFT[1] * sigma))
+    least = DRIFT[0] if form.floor else FLOORLESS_DRIFT
+    return Noise(sigma, degrees, max(least, DRIFT[1] * sigma))
 
 
 def _settle(table: RunTable, design: Design, form: Form, sigma: float, start: Array) -> Array:
