@@ -53,7 +53,7 @@ tensorboard = false
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     """Some sixty thousand tokens of short documents, of a vocabulary of 300."""
     folder = tmp_path_factory.mktemp("tiny")
-    words = "loss token model batch step width depth curve ladder law promise scale".split()
+    words = ("loss", "token", "model", "batch", "step", "width", "depth", "ladder", "law", "promise")
     draw = random.Random(5)
     with open(folder / "lines.jsonl", "w", encoding="utf-8") as file:
         for _ in range(900):

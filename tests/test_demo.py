@@ -44,8 +44,8 @@ def check_contract(out: Path, seed: int) -> dict[str, Any]:
     assert promise["low"] < promise["value"] < promise["high"]
     assert summary["held"] == (promise["low"] <= outcome <= promise["high"])
     assert summary["error_percent"] == pytest.approx(100 * (promise["value"] - outcome) / outcome)
-    assert 0 < summary["seconds"]
-    assert 0 < summary["promised_seconds"]
+    assert summary["seconds"] > 0
+    assert summary["promised_seconds"] > 0
     target = json.loads((out / "target" / "result.json").read_text())
     assert (outcome, summary["target"]["flops"]) == (target["loss"], target["flops"])
 
@@ -94,10 +94,10 @@ def small_budget(
     rungs = tuple(RungConfig(width, 1, tuple(n * BATCH for n in (30, 60, 120)))
                   for width in (32, 64, 96))  # fmt: skip
     ladder = replace(base, rungs=rungs)
-    recipe = ladder.run_recipe(RungConfig(128, 1, (200 * BATCH,)), 200 * BATCH)
-    recipe = replace(recipe, train=replace(target, tokens=200 * BATCH))
+    recipe = ladder.run_recipe(RungConfig(128, 1, (80 * BATCH,)), 80 * BATCH)
+    recipe = replace(recipe, train=replace(target, tokens=80 * BATCH))
     assert seconds > 0
-    assert max_tokens > 200 * BATCH, "text enough"
+    assert max_tokens > 80 * BATCH, "text enough"
     params = count_parameters(recipe.model.decoder_config(vocab_size, 32)).params
     return Budget(ladder=ladder, target=recipe, target_params=params, target_flops=1e11,
                   ladder_seconds=10.0, target_seconds=5.0, target_peak_memory_bytes=3 * 10**8)

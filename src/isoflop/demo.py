@@ -116,7 +116,7 @@ def base_ladder(shards_dir: Path, seed: int) -> LadderRecipe:
     return LadderRecipe(
         data=DataConfig(shards_dir),
         rungs=(RungConfig(32, 3, (1 << 20,)),),
-        optimizer=OptimizerConfig(learning_rate=4e-3, warmup_tokens=50 * 1024),
+        optimizer=OptimizerConfig(learning_rate=4e-3, warmup_tokens=50 * 1024, beta2=0.999),
         width_rule=WidthRule(base_width=64, exponent=0.5),
         train=TrainConfig(
             seq_len=128,

@@ -157,7 +157,6 @@ def test_a_killed_worker_is_one_paragraph_and_exit_code_2(
 def test_killed_at_random_instants_the_ladder_ends_the_same(
     isoflop: Any, ladder_toml: Path, whole: Path, tmp_path: Path, content_of: ContentOf
 ) -> None:
-    import random
 
     out, draw = tmp_path / "ladder", random.Random(1)
     for _ in range(10):

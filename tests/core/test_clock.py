@@ -27,9 +27,14 @@ def test_stages_add_up_over_sessions(tmp_path: Path) -> None:
 
 def test_an_interrupted_stage_counts_what_it_took(tmp_path: Path) -> None:
     clock = StageClock(tmp_path / "stages.json")
-    with pytest.raises(KeyboardInterrupt), clock.stage("ladder"):
-        time.sleep(0.1)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with clock.stage("ladder"):
+            time.sleep(0.1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert StageClock(tmp_path / "stages.json").seconds()["ladder"] >= 0.1
 
 

@@ -34,9 +34,9 @@ def test_a_directory_is_held_by_one_process_and_the_error_names_it(
 ) -> None:
     monkeypatch.setattr(lock, "_PATIENCE_SECONDS", 0.3)
     with hold(tmp_path / "run") as holder:
-        with pytest.raises(RunError, match=rf"another process \(pid {holder.pid}\)") as caught:
-            with locked(tmp_path / "run"):
-                pass
+        message = rf"another process \(pid {holder.pid}\)"
+        with pytest.raises(RunError, match=message) as caught, locked(tmp_path / "run"):
+            pass
         holder.kill()
     assert str(caught.value).count("\n") == 0
 

@@ -13,6 +13,8 @@ D = np.array([1e9, 3e8, 2e9, 9e9])
 PRINTED = {
     "chinchilla": np.array([[1.8, 480.0, 2100.0, 0.35, 0.37]]),
     "gamma": np.array([[1.7, 2300.0, 9800.0, 0.42, 0.43, 0.77]]),
+    # E is what a form without a floor holds it at, here as any small number.
+    "kaplan-nd": np.array([[3e-4, 4.4e4, 7.1e4, 0.74, 0.67, 0.27]]),
 }
 BOTH = pytest.mark.parametrize("form", list(FORMS.values()), ids=list(FORMS))
 

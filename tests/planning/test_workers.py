@@ -92,9 +92,11 @@ def test_workers_of_a_killed_parent_end_by_themselves(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_is_an_error_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="a worker process was killed") as caught:
-        with workers(1, tmp_path / "ladder") as pool:
-            pool.submit(os._exit, 9).result()
+    with (
+        pytest.raises(RunError, match="a worker process was killed") as caught,
+        workers(1, tmp_path / "ladder") as pool,
+    ):
+        pool.submit(os._exit, 9).result()
     assert str(caught.value).startswith(str(tmp_path / "ladder"))
     assert "Run the same command again; it continues" in str(caught.value)
 

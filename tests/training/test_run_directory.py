@@ -82,7 +82,7 @@ def test_a_run_of_another_version_is_refused(
     claimed: Path, recipe: TrainRecipe, config: str
 ) -> None:
     (claimed / "config.json").write_text(config)
-    with pytest.raises(RunError, match="in a format that .* does not continue"):
+    with pytest.raises(RunError, match=r"in a format that .* does not continue"):
         claim(claimed, recipe)
 
 

@@ -34,8 +34,8 @@ RUN_OVERHEAD_SECONDS = 1.5
 """Opening shards, building, saving: what a run costs beside its steps and evaluations."""
 WORKER_START_SECONDS = 4.0
 """A fresh process until it trains; importing torch is most of it."""
-HORIZON_STEP = 0.63
-"""Ratio of neighbouring horizons of a size, 2^(−2/3): wide enough to see a slope through the noise
+HORIZON_STEP = 0.7
+"""Ratio of neighbouring horizons of a size, about 1/√2: wide enough to see a slope through the noise
 of a run, narrow enough to stay clear of the first few hundred steps, which follow no power law."""
 MIN_STEPS = 48
 """Steps of the shortest rung; shorter ones are nothing but warm-up."""
