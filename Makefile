@@ -36,6 +36,7 @@ test: check
 .PHONY: check
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

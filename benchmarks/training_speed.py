@@ -260,8 +260,10 @@ def _tokens(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def _check_matched(contestants: Sequence[Contestant]) -> None:
     own = contestants[0]
     for other in contestants[1:]:
-        for mine, theirs in ((own.parameters, other.parameters),
-                             (own.flops_per_token, other.flops_per_token)):
+        for mine, theirs in (
+            (own.parameters, other.parameters),
+            (own.flops_per_token, other.flops_per_token),
+        ):
             assert abs(theirs / mine - 1) <= MATCHED, (own.name, other.name, mine, theirs)
 
 
@@ -343,8 +345,10 @@ def main(options: Options) -> None:
         peaks.append(measure_peak("float32", threads, seconds=1.0))
     peak = max(peaks)  # of large products, the best of those measured between the cases
     results = [(case, evaluate(who, times, case, peak)) for case, who, times in raced]
-    print(f"float32, sequences of {SEQ_LEN}, {threads} threads, measured peak {peak:.0f} GFLOP/s, "
-          f"load {load_before:.1f} before and {os.getloadavg()[0]:.1f} after")
+    print(
+        f"float32, sequences of {SEQ_LEN}, {threads} threads, measured peak {peak:.0f} GFLOP/s, "
+        f"load {load_before:.1f} before and {os.getloadavg()[0]:.1f} after"
+    )
     print("'isoflop is' n× the speed of that row: above 1, Isoflop is faster\n")
     print("\n\n".join(table(case, rows) for case, rows in results))
     if options.json is not None:

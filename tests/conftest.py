@@ -53,7 +53,7 @@ tensorboard = false
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     """Some sixty thousand tokens of short documents, of a vocabulary of 300."""
     folder = tmp_path_factory.mktemp("tiny")
-    words = ("loss", "token", "model", "batch", "step", "width", "depth", "ladder", "law", "promise")
+    words = ("loss", "token", "model", "batch", "step", "width", "ladder", "law", "promise")
     draw = random.Random(5)
     with open(folder / "lines.jsonl", "w", encoding="utf-8") as file:
         for _ in range(900):
@@ -178,8 +178,14 @@ def state_of(pid: int) -> str:
 @pytest.fixture(scope="session")
 def isoflop(calibrated_cache: Path) -> Isoflop:
     """`isoflop.run("train", recipe, "-o", out)`, `isoflop.start(...)`."""
-    return Isoflop({**os.environ, "ISOFLOP_CACHE": str(calibrated_cache), "OMP_NUM_THREADS": "1",
-                    "PYTHONUNBUFFERED": "1"})
+    return Isoflop(
+        {
+            **os.environ,
+            "ISOFLOP_CACHE": str(calibrated_cache),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
 
 
 # --- what a run came to --------------------------------------------------------------------
@@ -194,8 +200,11 @@ def content_of() -> Callable[[Path], dict[str, Any]]:
         for key in ("seconds", "peak_memory_bytes", "run"):
             del result[key]
         logs = {name: rows_of(run / f"{name}.jsonl") for name in ("metrics", "evals", "samples")}
-        return {"weights": (run / "model" / "model.safetensors").read_bytes(), "result": result,
-                **logs}
+        return {
+            "weights": (run / "model" / "model.safetensors").read_bytes(),
+            "result": result,
+            **logs,
+        }
 
     return read
 

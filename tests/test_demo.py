@@ -62,8 +62,14 @@ def check_contract(out: Path, seed: int) -> dict[str, Any]:
     page = (out / "report.html").read_text("utf-8")
     assert len(page.encode()) < 500_000
     assert str(outcome)[:4] in page
-    for name, kind in (("corpus", "corpus"), ("tokenizer", "tokenizer"), ("shards", "shards"),
-                       ("ladder", "ladder"), ("target", "run"), ("model", "model")):
+    for name, kind in (
+        ("corpus", "corpus"),
+        ("tokenizer", "tokenizer"),
+        ("shards", "shards"),
+        ("ladder", "ladder"),
+        ("target", "run"),
+        ("model", "model"),
+    ):
         read_manifest(out / name, kind, verify=True)
     load_recipe(out / "recipes" / "data.toml", DataRecipe)
     load_recipe(out / "recipes" / "ladder.toml", LadderRecipe)
@@ -81,8 +87,14 @@ BATCH = 256
 def small_base(shards_dir: Path, seed: int) -> LadderRecipe:
     """The demo's ladder with shorter steps."""
     base = base_ladder(shards_dir, seed)
-    train = replace(base.train, seq_len=32, global_batch_tokens=BATCH, micro_batch_tokens=BATCH,
-                    eval_tokens=4096, checkpoint_every=50)
+    train = replace(
+        base.train,
+        seq_len=32,
+        global_batch_tokens=BATCH,
+        micro_batch_tokens=BATCH,
+        eval_tokens=4096,
+        checkpoint_every=50,
+    )
     return replace(base, train=train, optimizer=replace(base.optimizer, warmup_tokens=4 * BATCH))
 
 
@@ -99,8 +111,15 @@ def small_budget(
     assert seconds > 0
     assert max_tokens > 80 * BATCH, "text enough"
     params = count_parameters(recipe.model.decoder_config(vocab_size, 32)).params
-    return Budget(ladder=ladder, target=recipe, target_params=params, target_flops=1e11,
-                  ladder_seconds=10.0, target_seconds=5.0, target_peak_memory_bytes=3 * 10**8)
+    return Budget(
+        ladder=ladder,
+        target=recipe,
+        target_params=params,
+        target_flops=1e11,
+        ladder_seconds=10.0,
+        target_seconds=5.0,
+        target_peak_memory_bytes=3 * 10**8,
+    )
 
 
 @pytest.fixture(scope="module")

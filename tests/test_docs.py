@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import isoflop.core
 import isoflop.laws
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,7 +71,7 @@ def test_every_package_has_its_place_in_the_layers() -> None:
         if (path / "__init__.py").exists() or path.suffix == ".py"
     }
     # These stand above all layers: the entry points, and what is imported lazily by `isoflop`.
-    placed = {room for room in rooms if f'isoflop.{room}' in contracts}
+    placed = {room for room in rooms if f"isoflop.{room}" in contracts}
     assert rooms - placed == {"__init__", "__main__", "loading", "version"}
 
 

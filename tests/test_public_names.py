@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import types
 
+import pytest
+
 import isoflop
 import isoflop.laws
-import pytest
 from isoflop.cli.main import COMMANDS
 
 PUBLIC = {

@@ -86,11 +86,15 @@ def demo(
         clock = StageClock(out / "stages.json")
         _prepare(out, minutes, clock, progress)
         plan = _plan(out, minutes, seed, clock, progress)
-        stages = Stages(progress, "demo", {
-            "ladder": 0.0 if _finished(out / "ladder") else plan["seconds"]["ladder"],
-            "target": 0.0 if _finished(out / "target") else plan["seconds"]["target"],
-            "report": REPORT_SECONDS,
-        })
+        stages = Stages(
+            progress,
+            "demo",
+            {
+                "ladder": 0.0 if _finished(out / "ladder") else plan["seconds"]["ladder"],
+                "target": 0.0 if _finished(out / "target") else plan["seconds"]["target"],
+                "report": REPORT_SECONDS,
+            },
+        )
         with clock.stage("ladder"):
             ladder_recipe = load_recipe(out / "recipes" / "ladder.toml", LadderRecipe)
             run_ladder(ladder_recipe, out / "ladder", stages.stage("ladder"))
@@ -150,14 +154,18 @@ def _prepare(out: Path, minutes: float, clock: StageClock, progress: Progress) -
                 ),
                 held_out_fraction=min(0.2, 0.35 / minutes),
             )
-            write_recipe(out / "recipes" / "data.toml", recipe,
-                         "isoflop data build recipes/data.toml -o corpus")
+            write_recipe(
+                out / "recipes" / "data.toml",
+                recipe,
+                "isoflop data build recipes/data.toml -o corpus",
+            )
             corpus.build(recipe, out / "corpus", progress)
         if not _finished(out / "tokenizer"):
             tokenizer.train(corpus.inspect(out / "corpus"), VOCAB_SIZE, out / "tokenizer", progress)
         if not _finished(out / "shards"):
-            shards.tokenize(corpus.inspect(out / "corpus"), out / "tokenizer", out / "shards",
-                            progress)
+            shards.tokenize(
+                corpus.inspect(out / "corpus"), out / "tokenizer", out / "shards", progress
+            )
 
 
 def _plan(
@@ -172,13 +180,24 @@ def _plan(
         opened = shards.open_shards(out / "shards")
         left = 60 * minutes - clock.total() - PLAN_SECONDS - REPORT_SECONDS
         budget = plan_budget(
-            base_ladder(out / "shards", seed), target_train(seed), left, opened.vocab_size,
-            opened.train.n_tokens, out, progress,
+            base_ladder(out / "shards", seed),
+            target_train(seed),
+            left,
+            opened.vocab_size,
+            opened.train.n_tokens,
+            out,
+            progress,
         )
-    write_recipe(out / "recipes" / "ladder.toml", budget.ladder,
-                 "isoflop ladder recipes/ladder.toml -o ladder")
-    write_recipe(out / "recipes" / "target.toml", budget.target,
-                 "isoflop train recipes/target.toml -o target")
+    write_recipe(
+        out / "recipes" / "ladder.toml",
+        budget.ladder,
+        "isoflop ladder recipes/ladder.toml -o ladder",
+    )
+    write_recipe(
+        out / "recipes" / "target.toml",
+        budget.target,
+        "isoflop train recipes/target.toml -o target",
+    )
     plan = _plan_document(budget, clock)
     write_json(path, plan)
     progress.note(
@@ -232,16 +251,34 @@ def _promise(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
     basis = f"law.json: {law.form} form on {len(runs)} runs of {RUNS}"
     promise("loss", "nats per token", foretold.loss, foretold.low, foretold.high, basis)
     ratio = _bits_per_nat(out / "ladder")
-    promise("bits_per_byte", "bits per byte", foretold.loss * ratio, foretold.low * ratio,
-            foretold.high * ratio, basis)
+    promise(
+        "bits_per_byte",
+        "bits per byte",
+        foretold.loss * ratio,
+        foretold.low * ratio,
+        foretold.high * ratio,
+        basis,
+    )
     # The ladder showed how this machine runs today against what the probes said.
     pace = read_json(out / "stages.json")["ladder"] / plan["seconds"]["ladder"]
     seconds = plan["seconds"]["target"] * min(2.0, max(0.5, pace))
-    promise("seconds", "s", seconds, seconds * (1 - SPEED_SPREAD), seconds * (1 + SPEED_SPREAD),
-            f"measured steps of the target, times the ladder's pace {pace:.2f}")
+    promise(
+        "seconds",
+        "s",
+        seconds,
+        seconds * (1 - SPEED_SPREAD),
+        seconds * (1 + SPEED_SPREAD),
+        f"measured steps of the target, times the ladder's pace {pace:.2f}",
+    )
     memory = plan["memory_bytes"]["total"]
-    promise("peak_memory", "bytes", memory, memory * (1 - MEMORY_SPREAD),
-            memory * (1 + MEMORY_SPREAD), "measured over a few steps of the target")
+    promise(
+        "peak_memory",
+        "bytes",
+        memory,
+        memory * (1 - MEMORY_SPREAD),
+        memory * (1 + MEMORY_SPREAD),
+        "measured over a few steps of the target",
+    )
     return ledger
 
 

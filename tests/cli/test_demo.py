@@ -51,9 +51,7 @@ def test_a_missed_promise_is_exit_code_1(
     assert "MISSED" in capsys.readouterr().out
 
 
-def test_json_is_the_summary(
-    fake_demo: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_the_summary(fake_demo: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["promise"]["value"] == 3.0
 

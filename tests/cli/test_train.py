@@ -164,8 +164,11 @@ def small_disk(at: Path, kilobytes: int) -> Iterator[Callable[[int], None]]:
     at.mkdir()
 
     def mount(*options: str) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(at)],
-                       check=True, capture_output=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(at)],
+            check=True,
+            capture_output=True,
+        )
 
     if os.geteuid() or shutil.which("mount") is None:
         pytest.skip("needs the right to mount a small file system")

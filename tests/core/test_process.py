@@ -98,8 +98,9 @@ def test_a_worker_of_a_living_parent_is_let_be(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     ending = "time.sleep(1.0); print(child.is_alive()); child.kill(); child.join()"
     script.write_text(CHILD.format(folder=str(tmp_path), late=0.0, parent=ending))
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 

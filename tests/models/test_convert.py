@@ -28,13 +28,21 @@ def _byte_tokenizer(directory: Path) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=["<|endoftext|>"],
-                                  initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator([MIXED * 3], trainer)
     directory.mkdir()
     tokenizer.save(str(directory / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>",
-              "pad_token": "<|endoftext|>", "clean_up_tokenization_spaces": False}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "clean_up_tokenization_spaces": False,
+    }
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
     return directory
 
@@ -82,8 +90,9 @@ def test_transformers_opens_a_saved_model_with_equal_logits(any_decoder, tmp_pat
         theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     assert type(theirs).__name__ == "Qwen3ForCausalLM"
     assert theirs.dtype == torch.float32
-    ids = torch.randint(any_decoder.config.vocab_size, (3, 20),
-                        generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        any_decoder.config.vocab_size, (3, 20), generator=torch.Generator().manual_seed(0)
+    )
     torch.testing.assert_close(any_decoder(ids), theirs(ids).logits, atol=1e-5, rtol=0)
 
 
@@ -116,8 +125,13 @@ def test_the_manifest_vouches_for_every_file_and_names_the_tokenizer(decoder_of,
     source = _byte_tokenizer(tmp_path / "tokenizer")
     save_model(decoder_of(vocab_size=300), tmp_path / "model", source, seed=7)
     manifest = read_manifest(tmp_path / "model", "model", verify=True)
-    assert set(manifest.files) == {"config.json", "generation_config.json", "model.safetensors",
-                                   "tokenizer.json", "tokenizer_config.json"}
+    assert set(manifest.files) == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert [entry["path"] for entry in manifest.inputs] == [str(source / "tokenizer.json")]
     assert manifest.seed == 7
 

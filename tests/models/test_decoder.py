@@ -1,5 +1,4 @@
-"""The decoder against transformers' Qwen3, its own definition in float64, and document by document.
-"""
+"""The decoder against transformers' Qwen3, its own definition in float64, and document by document."""
 
 from __future__ import annotations
 
@@ -82,8 +81,9 @@ def test_logits_equal_the_definition_in_float64(any_decoder):
     decoder = any_decoder.double()
     found = decoder(ids).numpy()
     for row in range(2):
-        np.testing.assert_allclose(found[row], _by_definition(decoder, ids[row].numpy()),
-                                   atol=1e-10, rtol=0)
+        np.testing.assert_allclose(
+            found[row], _by_definition(decoder, ids[row].numpy()), atol=1e-10, rtol=0
+        )
 
 
 def _packed() -> torch.Tensor:

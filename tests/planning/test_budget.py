@@ -92,7 +92,6 @@ def test_predicted_ladder_seconds_are_those_of_a_schedule_played_by_hand() -> No
 FLOPS_PER_SECOND = 30e9
 
 
-
 def measure(base: object, width: int, *rest: object) -> Speeds:
     """Speeds of a machine whose steps take what their FLOPs take."""
     seconds = {
@@ -109,14 +108,13 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(seconds: float, max_tokens: int = 1 << 40) -> module.Budget:
-    return plan_budget(BASE, replace(TRAIN, evaluations=5), seconds, VOCAB_SIZE, max_tokens,
-                       Path("demo"))
+    return plan_budget(
+        BASE, replace(TRAIN, evaluations=5), seconds, VOCAB_SIZE, max_tokens, Path("demo")
+    )
 
 
 @pytest.mark.parametrize("seconds", [150, 500, 3000, 20_000])
-def test_the_plan_uses_the_time_it_is_given_and_not_more(
-    seconds: float
-) -> None:
+def test_the_plan_uses_the_time_it_is_given_and_not_more(seconds: float) -> None:
     found = plan(seconds)
     used = found.ladder_seconds + found.target_seconds
     assert 0.95 * seconds < used <= seconds
@@ -131,8 +129,9 @@ def test_the_plan_uses_the_time_it_is_given_and_not_more(
         assert largest <= found.target_flops / 8
 
 
-@settings(max_examples=10, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.floats(150, 20_000))
 def test_more_time_never_buys_a_cheaper_target(seconds: float) -> None:
     assert plan(1.3 * seconds).target_flops >= 0.99 * plan(seconds).target_flops

@@ -45,8 +45,13 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
     (folder / "work_of_test.py").write_text(WORK)
     script = folder / "parent.py"
     script.write_text(SCRIPT.format(folder=str(folder)))
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while len(found := list(folder.glob("busy-*"))) < 2:
         assert parent.poll() is None, parent.communicate()
@@ -58,8 +63,12 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
 def gone(pids: list[int], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()
-                 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"]
+        alive = [
+            pid
+            for pid in pids
+            if Path(f"/proc/{pid}").exists()
+            and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        ]
         if not alive:
             return True
         time.sleep(0.02)

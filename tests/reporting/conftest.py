@@ -25,11 +25,17 @@ SIZES = (61_000, 118_000, 240_000)
 TARGET = {"params": 1_310_000.0, "tokens": 25.6e6}
 MACHINE = {"cpu": "Example CPU", "cores": 2, "python": "3.11.9", "torch": "2.13.0"}
 PROMPTS = (
-    ("The tool reads a file and", " returns the list of its lines, without the line ends. It"
-     " raises an error if the name is not\nfound, and closes the file when it is done."),
+    (
+        "The tool reads a file and",
+        " returns the list of its lines, without the line ends. It"
+        " raises an error if the name is not\nfound, and closes the file when it is done.",
+    ),
     ("问题：小明有 12 个苹果，又买了 7 个。一共有多少个？\n", "答案：12 + 7 = 19。一共有 19 个。"),
-    ("def read_lines(path):\n", '    """Return the lines of a file."""\n    with open(path) as f:\n'
-     "        return [line.rstrip() for line in f]\n"),
+    (
+        "def read_lines(path):\n",
+        '    """Return the lines of a file."""\n    with open(path) as f:\n'
+        "        return [line.rstrip() for line in f]\n",
+    ),
 )
 
 
@@ -69,18 +75,27 @@ def write_run(
         done = i / logged
         metrics.append(
             {
-                "step": i, "tokens": round(done * tokens), "flops": flops(params, done * tokens),
-                "loss": round(at(done) + rng.gauss(0, 0.05), 5), "grad_norm": 0.7, "lr": 3e-3,
-                "tokens_per_second": 41_000.0, "mfu": 0.62, "seconds": done * seconds,
+                "step": i,
+                "tokens": round(done * tokens),
+                "flops": flops(params, done * tokens),
+                "loss": round(at(done) + rng.gauss(0, 0.05), 5),
+                "grad_norm": 0.7,
+                "lr": 3e-3,
+                "tokens_per_second": 41_000.0,
+                "mfu": 0.62,
+                "seconds": done * seconds,
             }
         )
     for i in range(1, 11):
         done = (i / 10) ** 2
         evals.append(
             {
-                "step": round(done * logged), "tokens": round(done * tokens),
-                "flops": flops(params, done * tokens), "loss": round(at(done), 5),
-                "bits_per_byte": round(at(done) / 2.1, 4), "seconds": done * seconds,
+                "step": round(done * logged),
+                "tokens": round(done * tokens),
+                "flops": flops(params, done * tokens),
+                "loss": round(at(done), 5),
+                "bits_per_byte": round(at(done) / 2.1, 4),
+                "seconds": done * seconds,
             }
         )
     write_lines(directory / "metrics.jsonl", metrics)
@@ -98,11 +113,21 @@ def write_ladder(demo: Path, rng: random.Random, logged: int) -> float:
             loss = write_run(demo / "ladder" / "runs" / run_id, params, tokens, rng, logged)
             rows.append(
                 {
-                    "run_id": run_id, "params": params, "params_total": params + 65_536,
-                    "tokens": int(tokens), "loss": loss, "bits_per_byte": loss / 2.1,
-                    "flops": flops(params, tokens), "learning_rate": 0.004,
-                    "batch_tokens": 8192, "seed": 0, "steps": logged, "warmup_tokens": 65_536,
-                    "schedule": "wsd", "seconds": flops(params, tokens) / 65e9, "family": "demo",
+                    "run_id": run_id,
+                    "params": params,
+                    "params_total": params + 65_536,
+                    "tokens": int(tokens),
+                    "loss": loss,
+                    "bits_per_byte": loss / 2.1,
+                    "flops": flops(params, tokens),
+                    "learning_rate": 0.004,
+                    "batch_tokens": 8192,
+                    "seed": 0,
+                    "steps": logged,
+                    "warmup_tokens": 65_536,
+                    "schedule": "wsd",
+                    "seconds": flops(params, tokens) / 65e9,
+                    "family": "demo",
                 }
             )
     with open(demo / "ladder" / "runs.csv", "w", newline="") as file:
@@ -168,8 +193,11 @@ def write_demo(
         "seconds": 588.0,
         "promised_seconds": 611.0,
         "target": {**TARGET, "flops": target_flops},
-        "ladder": {"rungs": 12, "largest_rung_flops": flops(240e3, 64 * 240e3),
-                   "total_flops": ladder_flops},
+        "ladder": {
+            "rungs": 12,
+            "largest_rung_flops": flops(240e3, 64 * 240e3),
+            "total_flops": ladder_flops,
+        },
         "command": "isoflop demo --out demo --seed 7",
         "machine": MACHINE,
         "peak_gflops": 940.0,
@@ -191,20 +219,29 @@ def write_funnel(corpus: Path) -> None:
         {
             "in": {"documents": 21_480, "bytes": 43_200_000},
             "dropped": {
-                "duplicate": {"documents": 1_204, "bytes": 2_610_000,
-                              "examples": ["lib/site/a/__init__.py", "lib/site/b/__init__.py"]},
+                "duplicate": {
+                    "documents": 1_204,
+                    "bytes": 2_610_000,
+                    "examples": ["lib/site/a/__init__.py", "lib/site/b/__init__.py"],
+                },
                 "too short": {"documents": 388, "bytes": 21_000, "examples": ["lib/x.py"]},
                 "not UTF-8": {"documents": 3, "bytes": 9_800, "examples": ["test/bad.py:1"]},
             },
             "rejects": 3,
             "kept": {"documents": 19_885, "bytes": 40_559_200},
             "sources": {
-                "python sources": {"in": {"documents": 9_480, "bytes": 32_640_800},
-                                   "kept": {"documents": 7_885, "bytes": 30_000_000}},
-                "docstrings": {"in": {"documents": 4_000, "bytes": 6_059_200},
-                               "kept": {"documents": 4_000, "bytes": 6_059_200}},
-                "word problems": {"in": {"documents": 8_000, "bytes": 4_500_000},
-                                  "kept": {"documents": 8_000, "bytes": 4_500_000}},
+                "python sources": {
+                    "in": {"documents": 9_480, "bytes": 32_640_800},
+                    "kept": {"documents": 7_885, "bytes": 30_000_000},
+                },
+                "docstrings": {
+                    "in": {"documents": 4_000, "bytes": 6_059_200},
+                    "kept": {"documents": 4_000, "bytes": 6_059_200},
+                },
+                "word problems": {
+                    "in": {"documents": 8_000, "bytes": 4_500_000},
+                    "kept": {"documents": 8_000, "bytes": 4_500_000},
+                },
             },
             "splits": {},
         },

@@ -140,7 +140,7 @@ def test_residuals_are_drawn_about_zero_in_proportion() -> None:
 )
 def test_a_mark_shows_where_in_the_interval_the_outcome_fell(outcome: float, place: float) -> None:
     settled = replace(PROMISE, outcome=outcome, outcome_at="2026-01-02T00:00:00Z", held=True)
-    (x, _), = circles(drawn(charts.promise_mark(settled, "m")), "filled")
+    ((x, _),) = circles(drawn(charts.promise_mark(settled, "m")), "filled")
     assert x == pytest.approx(place, abs=0.01)
 
 

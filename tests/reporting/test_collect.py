@@ -169,9 +169,7 @@ def test_a_diverged_rung_is_left_out_and_named(make_demo: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize("key", ["value", "low", "high", "level"])
-def test_a_promise_without_its_numbers_is_an_error(
-    make_demo: Callable[..., Any], key: str
-) -> None:
+def test_a_promise_without_its_numbers_is_an_error(make_demo: Callable[..., Any], key: str) -> None:
     demo = make_demo()
     promise = {k: v for k, v in demo.summary["promise"].items() if k != key}
     write_json(demo.path / "summary.json", demo.summary | {"promise": promise})

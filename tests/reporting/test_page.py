@@ -225,8 +225,14 @@ def test_a_thousand_rungs_and_many_promises_stay_under_500_kb() -> None:
         for i in range(100)
     )
     samples = tuple(Sample(1, 1.0, "p" * 200, "x" * 2000) for _ in range(12))
-    found = Report("Many", "", rungs=rungs, promises=promises, samples=samples,
-                   tallies=(Tally(0.9, 100, 0, 0),))
+    found = Report(
+        "Many",
+        "",
+        rungs=rungs,
+        promises=promises,
+        samples=samples,
+        tallies=(Tally(0.9, 100, 0, 0),),
+    )
     page = build(found)
     assert len(page.encode()) < 500_000
     assert "The 200 largest runs" in Strict(page).text

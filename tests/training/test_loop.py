@@ -31,8 +31,9 @@ ENDS = (0, 0, 0, 1, 7, 4, 3, 2)
 
 
 def task_of(batches: Callable[[int], Sequence[TokenBatch]]) -> Task[Decoder, TokenBatch]:
-    return Task(batches, next_token_loss, evaluate=lambda model: {"loss": 1.0},
-                samples=lambda model: [])
+    return Task(
+        batches, next_token_loss, evaluate=lambda model: {"loss": 1.0}, samples=lambda model: []
+    )
 
 
 def parts(batch: TokenBatch, count: int) -> list[TokenBatch]:
@@ -107,15 +108,14 @@ def test_two_steps_are_adamw_with_clipping_written_out_in_float64(
             v_hat = v[i] / (1 - config.beta2 ** (step + 1))
             decay = config.weight_decay if matrices[i] else 0.0
             weights[i] = weights[i] * (1 - lr * decay) - lr * m_hat / (np.sqrt(v_hat) + config.eps)
-        train_step(model, optimizer, lr, task_of(lambda _, b=batch: parts(b, 4)), step,
-                   config.clip_norm)
+        train_step(
+            model, optimizer, lr, task_of(lambda _, b=batch: parts(b, 4)), step, config.clip_norm
+        )
     for parameter, expected in zip(model.parameters(), weights, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=2e-5)
 
 
-def test_a_gradient_below_the_limit_is_not_scaled(
-    decoder_of: DecoderOf, batch_of: BatchOf
-) -> None:
+def test_a_gradient_below_the_limit_is_not_scaled(decoder_of: DecoderOf, batch_of: BatchOf) -> None:
     model, batch = decoder_of(), batch_of(8, ends=ENDS)
     caught = []
     for clip in (1e9, 1e3):
@@ -133,8 +133,14 @@ def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(
         model.norm.weight[0] = torch.inf
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(RunError, match=r"step 8: the loss \(nan\)") as caught:
-        train_step(model, build_adamw(model, OptimizerConfig()), 0.1,
-                   task_of(lambda step: [batch_of(2)]), 7, 1.0)
+        train_step(
+            model,
+            build_adamw(model, OptimizerConfig()),
+            0.1,
+            task_of(lambda step: [batch_of(2)]),
+            7,
+            1.0,
+        )
     assert "Lower optimizer.learning_rate" in str(caught.value)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -165,8 +171,15 @@ def run_loop(decoder_of: DecoderOf, batch_of: BatchOf) -> Callable[..., tuple[De
             return [batch_of(8, seed=step, ends=ENDS)]
 
         model = decoder_of()
-        run(model, build_adamw(model, OptimizerConfig()), lambda tokens: 1e-3 + tokens * 1e-7,
-            task_of(batches), config_of(**changes), directory, SILENT)
+        run(
+            model,
+            build_adamw(model, OptimizerConfig()),
+            lambda tokens: 1e-3 + tokens * 1e-7,
+            task_of(batches),
+            config_of(**changes),
+            directory,
+            SILENT,
+        )
         return model
 
     return go

@@ -72,9 +72,7 @@ def test_the_saved_model_scores_what_the_run_reports(
     assert scores["bits_per_byte"] == pytest.approx(result["bits_per_byte"], rel=1e-6)
 
 
-def test_bits_per_byte_equal_a_count_by_hand(
-    whole_run: Path, tiny_shards: Shards
-) -> None:
+def test_bits_per_byte_equal_a_count_by_hand(whole_run: Path, tiny_shards: Shards) -> None:
     windows = eval_windows(tiny_shards.held_out, 32, 1024)
     assert (windows.labels_BT == IGNORED).any()
     model = load_decoder(whole_run / "model")
@@ -129,11 +127,13 @@ def test_a_cool_down_from_a_trunk_is_a_run_from_scratch_bit_by_bit(
     batch, short = 256, 30
     decays_from = int(0.8 * short) * batch
     base = at_rate(changed(train_recipe, evaluations=1), final_fraction=schedule_ends_at)
-    trunk = train(changed(base, tokens=50 * batch, keep_checkpoints_at=(decays_from,)),
-                  tmp_path / "trunk").run
+    trunk = train(
+        changed(base, tokens=50 * batch, keep_checkpoints_at=(decays_from,)), tmp_path / "trunk"
+    ).run
     brief = changed(base, tokens=short * batch)
-    branch = train(brief, tmp_path / "branch",
-                   branch_from=trunk / "checkpoints" / "step_00000024").run
+    branch = train(
+        brief, tmp_path / "branch", branch_from=trunk / "checkpoints" / "step_00000024"
+    ).run
     scratch = train(brief, tmp_path / "scratch").run
     branched, whole = content_of(branch), content_of(scratch)
     assert branched["weights"] == whole["weights"]

@@ -68,8 +68,12 @@ def test_after_warmup_the_factor_lies_between_the_final_fraction_and_one(
 @given(st.sampled_from(SCHEDULES), shapes, st.floats(0, 1))
 def test_no_schedule_jumps(schedule: Schedule, shape: dict[str, float], share: float) -> None:
     total, warmup = shape["total_tokens"], shape["warmup_tokens"]
-    length = {"linear": total - warmup, "cosine": total - warmup,
-              "wsd": shape["decay_fraction"] * total, "constant": math.inf}[schedule]
+    length = {
+        "linear": total - warmup,
+        "cosine": total - warmup,
+        "wsd": shape["decay_fraction"] * total,
+        "constant": math.inf,
+    }[schedule]
     step = 1e-6 * total
     # The steepest a factor may be: warm-up's slope, and a decay's (π/2 of it for the cosine).
     slope = (1 / warmup if warmup else 0.0) + math.pi / 2 / max(length, 1)

@@ -132,9 +132,7 @@ def _lines(arguments: ChatArguments) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise RecipeError(f"the text is not UTF-8 ({error.reason})", where="stdin") from None
         return
-    print(
-        f"{arguments.model}: ask, or begin a text and it goes on. Ctrl-D ends.", file=sys.stderr
-    )
+    print(f"{arguments.model}: ask, or begin a text and it goes on. Ctrl-D ends.", file=sys.stderr)
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
         try:

@@ -29,8 +29,7 @@ def run(args: list[str]) -> int:
     arguments = parse_arguments(DemoArguments, args, "demo")
     from isoflop.demo import demo
 
-    result = demo(arguments.out, arguments.minutes, arguments.seed,
-                  make_progress(arguments.json))
+    result = demo(arguments.out, arguments.minutes, arguments.seed, make_progress(arguments.json))
     summary, promise = result.summary, result.summary["promise"]
     verdict = "held" if summary["held"] else "MISSED"
     text = (

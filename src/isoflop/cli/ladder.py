@@ -22,13 +22,14 @@ def run(args: list[str]) -> int:
     rows = [{**vars(result), "run": str(result.run)} for result in ladder.runs]
     lines = [f"{'params':>12} {'tokens':>14} {'loss':>8} {'bits/byte':>10} {'seconds':>8}"]
     lines += [
-        f"{r.params:>12,} {r.tokens:>14,} {r.loss:>8.4f} {r.bits_per_byte:>10.4f} "
-        f"{r.seconds:>8.1f}"
+        f"{r.params:>12,} {r.tokens:>14,} {r.loss:>8.4f} {r.bits_per_byte:>10.4f} {r.seconds:>8.1f}"
         for r in ladder.runs
     ]
     table = ladder.directory / RUNS
-    lines.append(f"{table}: {len(rows)} runs in {ladder.seconds:.0f} s; "
-                 f"next: isoflop laws fit {ladder.directory} -o law.json")
+    lines.append(
+        f"{table}: {len(rows)} runs in {ladder.seconds:.0f} s; "
+        f"next: isoflop laws fit {ladder.directory} -o law.json"
+    )
     document = {"runs": rows, "table": str(table), "seconds": ladder.seconds}
     print_result(document, "\n".join(lines), arguments.json)
     return 0

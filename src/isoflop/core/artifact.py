@@ -217,9 +217,7 @@ def write_manifest(
     return manifest
 
 
-def read_manifest(
-    directory: Path, kind: str | None = None, *, verify: bool = False
-) -> Manifest:
+def read_manifest(directory: Path, kind: str | None = None, *, verify: bool = False) -> Manifest:
     """Read the manifest of a finished artifact.
 
     Args:

@@ -1,11 +1,11 @@
 """The errors a user can read and act on; not for programming mistakes, which stay tracebacks.
 
-    IsoflopError            what went wrong, where, and what to do about it
-    ├── RecipeError         a recipe file or a flag: unknown key, wrong type, impossible value
-    ├── DataError           documents, token shards, tokenizers
-    ├── ArtifactError       a directory or file of ours: missing, unfinished, corrupt, other version
-    ├── TableError          a table of runs that a law cannot be fitted to
-    └── RunError            a training run that cannot start, continue or be trusted
+IsoflopError            what went wrong, where, and what to do about it
+├── RecipeError         a recipe file or a flag: unknown key, wrong type, impossible value
+├── DataError           documents, token shards, tokenizers
+├── ArtifactError       a directory or file of ours: missing, unfinished, corrupt, other version
+├── TableError          a table of runs that a law cannot be fitted to
+└── RunError            a training run that cannot start, continue or be trusted
 """
 
 from __future__ import annotations

@@ -74,9 +74,7 @@ class FlopCount:
     @property
     def forward(self) -> int:
         """FLOPs per token of a forward pass."""
-        return (
-            self.attention_projections + self.attention_scores + self.feed_forward + self.output
-        )
+        return self.attention_projections + self.attention_scores + self.feed_forward + self.output
 
     @property
     def training(self) -> int:
@@ -121,9 +119,7 @@ class Memory:
     @property
     def total(self) -> int:
         """All of them at once."""
-        return (
-            self.parameters + self.gradients + self.optimizer + self.activations + self.loss
-        )
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss
 
 
 def memory_bytes(

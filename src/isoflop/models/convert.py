@@ -71,8 +71,9 @@ def save_model(
             made = (tokenizer_dir / MANIFEST).exists()
             inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
         _write_weights(decoder, aside / WEIGHTS, directory / WEIGHTS)
-        write_manifest(aside, kind="model", config=config, machine=machine(), inputs=inputs,
-                       seed=seed)
+        write_manifest(
+            aside, kind="model", config=config, machine=machine(), inputs=inputs, seed=seed
+        )
 
 
 def load_decoder(directory: Path) -> Decoder:
@@ -182,12 +183,14 @@ def decoder_config(raw: object, where: str) -> DecoderConfig:
     }
     if any(unusual.values()):
         names = ", ".join(name for name, is_unusual in unusual.items() if is_unusual)
-        raise ArtifactError(f"a form of {ARCHITECTURE} that is not known here: {names}",
-                            where=where)
+        raise ArtifactError(
+            f"a form of {ARCHITECTURE} that is not known here: {names}", where=where
+        )
     positions = _number(raw, "max_position_embeddings", int, where)
     if positions > LARGEST_CONTEXT:
-        raise ArtifactError(f"max_position_embeddings is {positions}, more than "
-                            f"{LARGEST_CONTEXT}", where=where)
+        raise ArtifactError(
+            f"max_position_embeddings is {positions}, more than {LARGEST_CONTEXT}", where=where
+        )
     theta = rope if "rope_theta" in rope else raw
     try:
         return DecoderConfig(
@@ -268,8 +271,9 @@ def _stored_names(file: Any, config: DecoderConfig, path: Path) -> dict[str, str
             )
     unknown = stored - {their_name for their_name, _ in expected.values()}
     if unknown:
-        raise ArtifactError(f"the tensor {min(unknown)} is not one of {ARCHITECTURE}",
-                            where=str(path))
+        raise ArtifactError(
+            f"the tensor {min(unknown)} is not one of {ARCHITECTURE}", where=str(path)
+        )
     return {name: their_name for name, (their_name, _) in expected.items()}
 
 

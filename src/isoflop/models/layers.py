@@ -81,9 +81,7 @@ def causal_attention(
     grouped = k_BGSK.shape[1] != q_BHTK.shape[1]
     if documents is not None and documents.n_mixed:
         sizes = [documents.n_whole, documents.n_mixed]
-        (q1, q2), (k1, k2), (v1, v2) = (
-            torch.split(x, sizes) for x in (q_BHTK, k_BGSK, v_BGSK)
-        )
+        (q1, q2), (k1, k2), (v1, v2) = (torch.split(x, sizes) for x in (q_BHTK, k_BGSK, v_BGSK))
         mixed = F.scaled_dot_product_attention(
             q2, k2, v2, attn_mask=documents.bias_R1TT, enable_gqa=grouped
         )

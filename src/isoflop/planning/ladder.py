@@ -33,8 +33,20 @@ if TYPE_CHECKING:
 
 RUNS = "runs.csv"
 COLUMNS = (
-    "run_id", "params", "params_total", "tokens", "loss", "bits_per_byte", "flops",
-    "learning_rate", "batch_tokens", "seed", "steps", "warmup_tokens", "schedule", "seconds",
+    "run_id",
+    "params",
+    "params_total",
+    "tokens",
+    "loss",
+    "bits_per_byte",
+    "flops",
+    "learning_rate",
+    "batch_tokens",
+    "seed",
+    "steps",
+    "warmup_tokens",
+    "schedule",
+    "seconds",
     "family",
 )
 _WATCH_SECONDS = 0.5
@@ -99,15 +111,12 @@ def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> 
                 machine=machine(),
                 inputs=[recipe.data.shards],
                 seed=recipe.train.seed,
-                files=[out / RUNS, out / CONFIG,
-                       *sorted((out / "runs").glob(f"*/{MANIFEST}"))],
+                files=[out / RUNS, out / CONFIG, *sorted((out / "runs").glob(f"*/{MANIFEST}"))],
             )
     return Ladder(out, results, time.monotonic() - began)
 
 
-def _run_jobs(
-    recipe: LadderRecipe, out: Path, progress: Progress
-) -> tuple[TrainResult, ...]:
+def _run_jobs(recipe: LadderRecipe, out: Path, progress: Progress) -> tuple[TrainResult, ...]:
     jobs = jobs_of(recipe)
     lanes, threads = lanes_of(recipe)
     cost = partial(_cost, recipe)
@@ -120,8 +129,12 @@ def _run_jobs(
             for job in list(waiting.values()):
                 if len(running) < lanes and (job.trunk is None or job.trunk in done):
                     del waiting[job.run_id]
-                    work = (_recipe(recipe, job), run_directory(out, job.run_id), threads,
-                            _branch_point(recipe, job, out))
+                    work = (
+                        _recipe(recipe, job),
+                        run_directory(out, job.run_id),
+                        threads,
+                        _branch_point(recipe, job, out),
+                    )
                     running[pool.submit(train_in_worker, *work)] = job
             finished, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -191,23 +204,25 @@ def _write_table(
     for job in jobs:
         result = done[job.run_id]
         run_recipe = recipe.run_recipe(job.rung, job.tokens)
-        table.writerow({
-            "run_id": job.run_id,
-            "params": result.params,
-            "params_total": result.params_total,
-            "tokens": result.tokens,
-            "loss": repr(result.loss),
-            "bits_per_byte": repr(result.bits_per_byte),
-            "flops": f"{result.flops:.6g}",
-            "learning_rate": f"{run_recipe.optimizer.learning_rate:.6g}",
-            "batch_tokens": recipe.train.global_batch_tokens,
-            "seed": recipe.train.seed,
-            "steps": result.steps,
-            "warmup_tokens": recipe.optimizer.warmup_tokens,
-            "schedule": recipe.optimizer.schedule,
-            "seconds": f"{result.seconds:.2f}",
-            "family": "decoder",
-        })
+        table.writerow(
+            {
+                "run_id": job.run_id,
+                "params": result.params,
+                "params_total": result.params_total,
+                "tokens": result.tokens,
+                "loss": repr(result.loss),
+                "bits_per_byte": repr(result.bits_per_byte),
+                "flops": f"{result.flops:.6g}",
+                "learning_rate": f"{run_recipe.optimizer.learning_rate:.6g}",
+                "batch_tokens": recipe.train.global_batch_tokens,
+                "seed": recipe.train.seed,
+                "steps": result.steps,
+                "warmup_tokens": recipe.optimizer.warmup_tokens,
+                "schedule": recipe.optimizer.schedule,
+                "seconds": f"{result.seconds:.2f}",
+                "family": "decoder",
+            }
+        )
     write_atomic(out / RUNS, text.getvalue())
 
 

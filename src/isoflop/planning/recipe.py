@@ -57,8 +57,9 @@ class LadderRecipe:
     """Optimizer; the schedule is `wsd`, so that one trunk serves all horizons of a size."""
     width_rule: WidthRule = field(default_factory=WidthRule)
     """Learning rate by width."""
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(
-        evaluations=1, tensorboard=False, checkpoint_every=200))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(evaluations=1, tensorboard=False, checkpoint_every=200)
+    )
     """Batches, seed and logging of every run; `tokens` comes from the rungs."""
     processes: int | None = None
     """Runs side by side, each with its share of the cores; one per core (at most 8) if omitted:
@@ -78,8 +79,10 @@ class LadderRecipe:
         for rung in self.rungs:
             short = [t for t in rung.tokens if t < 2 * self.train.global_batch_tokens]
             if not rung.tokens or short:
-                problems.append(f"rung {rung.d_model}x{rung.n_layers}: each horizon must hold at "
-                                "least two global batches")
+                problems.append(
+                    f"rung {rung.d_model}x{rung.n_layers}: each horizon must hold at "
+                    "least two global batches"
+                )
         if problems:
             raise RecipeError("; ".join(problems), where="ladder recipe")
 

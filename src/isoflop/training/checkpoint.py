@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import nn
-from torch.distributed.checkpoint import CheckpointException
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -147,4 +147,3 @@ def remove_checkpoints(directory: Path, *, keep: set[int]) -> None:
             aside = path.with_name(f".{path.name}.partial")
             path.rename(aside)
             shutil.rmtree(aside)
-

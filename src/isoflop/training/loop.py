@@ -100,8 +100,10 @@ def run(
     state = _restore(model, optimizer, directory, branch_from)
     cut_logs(directory, state.log_bytes)
     log = RunLog(directory, tensorboard=config.tensorboard, start_step=state.step)
-    log.write(EVENTS, {"event": "resumed" if state.step else "started", "step": state.step,
-                       "time": time.time()})
+    log.write(
+        EVENTS,
+        {"event": "resumed" if state.step else "started", "step": state.step, "time": time.time()},
+    )
     session_start, seconds_before = time.perf_counter(), state.seconds
     store = directory / "checkpoints"
 
@@ -130,8 +132,7 @@ def run(
                 )
                 if state.step % config.log_every == 0 or state.step == config.steps:
                     now = time.perf_counter()
-                    speed = ((state.step - logged_step) * config.tokens_per_step
-                             / (now - logged_at))
+                    speed = (state.step - logged_step) * config.tokens_per_step / (now - logged_at)
                     log.write("metrics.jsonl", _metrics(state, lr, grad_norm, speed, config))
                     logged_at, logged_step = now, state.step
                     progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
@@ -144,8 +145,15 @@ def run(
                     checkpoint()
                 if stop.signal_number is not None:
                     checkpoint()
-                    log.write(EVENTS, {"event": "interrupted", "step": state.step,
-                                       "signal": stop.signal_number, "time": time.time()})
+                    log.write(
+                        EVENTS,
+                        {
+                            "event": "interrupted",
+                            "step": state.step,
+                            "signal": stop.signal_number,
+                            "time": time.time(),
+                        },
+                    )
                     raise Interrupted(stop.signal_number)
     finally:
         log.close()
@@ -219,9 +227,7 @@ def _metrics(
     return row
 
 
-def _evaluate(
-    model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: RunLog
-) -> None:
+def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: RunLog) -> None:
     position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
     model.eval()
     with torch.no_grad():
@@ -243,8 +249,9 @@ def _restore(
     if branch_from is not None:
         state = load_checkpoint(branch_from, model, optimizer)
         return replace(state, log_bytes={})
-    return LoopState(step=0, tokens=0, flops=0.0, seconds=0.0, loss_sum=0.0, loss_count=0,
-                     log_bytes={})
+    return LoopState(
+        step=0, tokens=0, flops=0.0, seconds=0.0, loss_sum=0.0, loss_count=0, log_bytes={}
+    )
 
 
 @dataclass
@@ -270,4 +277,3 @@ def _stop_signals() -> Iterator[_Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-

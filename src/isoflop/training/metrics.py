@@ -34,9 +34,7 @@ class RunLog:
             # Imported here: it costs a second that a run without it need not pay.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._tensorboard = SummaryWriter(
-                str(directory / "tensorboard"), purge_step=start_step
-            )
+            self._tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step)
 
     def write(self, name: str, row: Mapping[str, Any]) -> None:
         """Append one row to the file `name`."""
@@ -48,9 +46,7 @@ class RunLog:
             group = name.removesuffix(".jsonl")
             for key, value in row.items():
                 if isinstance(value, int | float) and key not in ("step", "tokens"):
-                    self._tensorboard.add_scalar(
-                        f"{group}/{key}", value, row["step"]
-                    )
+                    self._tensorboard.add_scalar(f"{group}/{key}", value, row["step"])
 
     def sync(self) -> dict[str, int]:
         """Force everything to disk and return the length in bytes of each content log."""

@@ -148,8 +148,9 @@ def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenB
     def samples(model: Decoder) -> list[Mapping[str, str]]:
         written: list[Mapping[str, str]] = []
         for prompt in train.sample_prompts:
-            new_ids = generate(model, tokenizer.encode(prompt), SAMPLE_TOKENS,
-                               stop_ids=(shards.eos_id,))
+            new_ids = generate(
+                model, tokenizer.encode(prompt), SAMPLE_TOKENS, stop_ids=(shards.eos_id,)
+            )
             written.append({"prompt": prompt, "text": tokenizer.decode(new_ids)})
         return written
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -12,7 +14,9 @@ from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
 from isoflop.data.shards import open_shards
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.training.checkpoint import LoopState, save_checkpoint
 from isoflop.training.loop import train_step
+from isoflop.training.metrics import RunLog
 from isoflop.training.optimizers import build_adamw
 from isoflop.training.pretrain import next_token_task
 from isoflop.training.recipe import TrainRecipe
@@ -58,6 +62,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
         evaluated = time.perf_counter()
         task.samples(model)
         sampled = time.perf_counter()
+    _write_once(recipe, model, optimizer)
     scale = recipe.train.eval_tokens / eval_tokens
     return Probe(
         # The mean, since the run will meet the slow steps too; a median would be too hopeful.
@@ -65,3 +70,11 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
         evaluation_seconds=(evaluated - began) * scale + sampled - evaluated,
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+def _write_once(recipe: TrainRecipe, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
+    """Open the logs and write a checkpoint as a run does: both hold memory of their own."""
+    state = LoopState(0, 0, 0.0, 0.0, 0.0, 0, {})
+    with TemporaryDirectory() as directory:
+        RunLog(Path(directory), tensorboard=recipe.train.tensorboard, start_step=0).close()
+        save_checkpoint(Path(directory), model, optimizer, state)

@@ -148,24 +148,36 @@ class TrainRecipe:
 def _problems(recipe: TrainRecipe) -> list[str]:
     train, optimizer, model = recipe.train, recipe.optimizer, recipe.model
     found = []
-    for name in ("seq_len", "global_batch_tokens", "micro_batch_tokens", "log_every",
-                 "evaluations", "eval_tokens", "checkpoint_every"):
+    for name in (
+        "seq_len",
+        "global_batch_tokens",
+        "micro_batch_tokens",
+        "log_every",
+        "evaluations",
+        "eval_tokens",
+        "checkpoint_every",
+    ):
         if getattr(train, name) < 1:
             found.append(f"train.{name} = {getattr(train, name)} must be at least 1")
     if found:
         return found
     if train.micro_batch_tokens % train.seq_len:
-        found.append(f"train.micro_batch_tokens = {train.micro_batch_tokens} is not a multiple "
-                     f"of train.seq_len = {train.seq_len}")
+        found.append(
+            f"train.micro_batch_tokens = {train.micro_batch_tokens} is not a multiple "
+            f"of train.seq_len = {train.seq_len}"
+        )
     if train.global_batch_tokens % train.micro_batch_tokens:
-        found.append(f"train.global_batch_tokens = {train.global_batch_tokens} is not a multiple "
-                     f"of train.micro_batch_tokens = {train.micro_batch_tokens}")
+        found.append(
+            f"train.global_batch_tokens = {train.global_batch_tokens} is not a multiple "
+            f"of train.micro_batch_tokens = {train.micro_batch_tokens}"
+        )
     if train.tokens < train.global_batch_tokens:
-        found.append(f"train.tokens = {train.tokens} is less than one global batch of "
-                     f"{train.global_batch_tokens} tokens")
+        found.append(
+            f"train.tokens = {train.tokens} is less than one global batch of "
+            f"{train.global_batch_tokens} tokens"
+        )
     if any(at % train.global_batch_tokens for at in train.keep_checkpoints_at):
-        found.append("train.keep_checkpoints_at must hold multiples of "
-                     "train.global_batch_tokens")
+        found.append("train.keep_checkpoints_at must hold multiples of train.global_batch_tokens")
     if train.threads is not None and train.threads < 1:
         found.append(f"train.threads = {train.threads} must be at least 1")
     for name in ("learning_rate", "clip_norm"):
@@ -185,6 +197,8 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     if model.head_dim < 1:
         found.append(f"model.head_dim = {model.head_dim} must be at least 1")
     elif model.n_heads is None and model.d_model % model.head_dim:
-        found.append(f"model.d_model = {model.d_model} is not a multiple of model.head_dim = "
-                     f"{model.head_dim}; give model.n_heads")
+        found.append(
+            f"model.d_model = {model.d_model} is not a multiple of model.head_dim = "
+            f"{model.head_dim}; give model.n_heads"
+        )
     return found

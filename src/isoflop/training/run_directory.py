@@ -65,9 +65,16 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
                 where=str(directory),
                 fix="Choose another directory with -o",
             )
-        write_json(path, {"format": FORMAT, "isoflop_version": __version__,
-                          "sha256": sha256_json(resolved), "shards_sha256": shards,
-                          "recipe": resolved})
+        write_json(
+            path,
+            {
+                "format": FORMAT,
+                "isoflop_version": __version__,
+                "sha256": sha256_json(resolved),
+                "shards_sha256": shards,
+                "recipe": resolved,
+            },
+        )
         return
     config = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -94,8 +101,15 @@ def seal(directory: Path, recipe: TrainRecipe) -> None:
     names = [CONFIG, "result.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl"]
     files = [directory / name for name in names]
     files += sorted(p for p in (directory / "model").rglob("*") if p.is_file())
-    write_manifest(directory, kind="run", config=to_dict(recipe), machine=machine(),
-                   inputs=[recipe.data.shards], seed=recipe.train.seed, files=files)
+    write_manifest(
+        directory,
+        kind="run",
+        config=to_dict(recipe),
+        machine=machine(),
+        inputs=[recipe.data.shards],
+        seed=recipe.train.seed,
+        files=files,
+    )
 
 
 def _differences(
