@@ -200,7 +200,7 @@ def test_the_example_run_is_one_of_which_the_example_ladders_law_speaks() -> Non
     assert run.data.shards == ladder.data.shards
     rate = ladder.width_rule.learning_rate(ladder.optimizer.learning_rate, run.model.d_model)
     assert run.optimizer.learning_rate == pytest.approx(rate, rel=0.01)
-    for name in ("schedule", "warmup_tokens", "decay_fraction", "weight_decay"):
+    for name in ("schedule", "warmup_tokens", "decay_fraction", "weight_decay", "beta2"):
         assert getattr(run.optimizer, name) == getattr(ladder.optimizer, name), name
     for name in ("seq_len", "global_batch_tokens", "seed", "eval_tokens"):
         assert getattr(run.train, name) == getattr(ladder.train, name), name

@@ -1,4 +1,4 @@
-"""The decoder against transformers' Qwen3, its own definition in float64, and document by document."""
+"""The decoder against transformers' Qwen3, a float64 definition, and document by document."""
 
 from __future__ import annotations
 

@@ -35,8 +35,9 @@ RUN_OVERHEAD_SECONDS = 1.5
 WORKER_START_SECONDS = 4.0
 """A fresh process until it trains; importing torch is most of it."""
 HORIZON_STEP = 0.7
-"""Ratio of neighbouring horizons of a size, about 1/√2: wide enough to see a slope through the noise
-of a run, narrow enough to stay clear of the first few hundred steps, which follow no power law."""
+"""Ratio of neighbouring horizons of a size, about 1/√2: wide enough to see a slope through the
+noise of a run, narrow enough to stay clear of the first few hundred steps, which follow no power
+law."""
 MIN_STEPS = 48
 """Steps of the shortest rung; shorter ones are nothing but warm-up."""
 
@@ -131,8 +132,13 @@ def rungs_for(
 
 
 def n_layers(width: int) -> int:
-    """Depth of a target of this width and of all its rungs."""
-    return 2 + width // WIDTH_UNIT
+    """Depth of a target of this width and of all its rungs.
+
+    The smallest has one layer. Two layers and more can learn to copy from earlier in the context
+    (induction heads, Olsson et al. 2022), and after a few million tokens some seeds have done so
+    and others not, ten per cent of the loss apart: no ladder foretells that (docs/decisions.md).
+    """
+    return 1 if width == WIDTH_UNIT else 2 + width // WIDTH_UNIT
 
 
 def _budget(
