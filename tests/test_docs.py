@@ -123,7 +123,7 @@ def test_the_readmes_and_the_tutorial_show_commands_at_all() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_make_target_shown_exists(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     variables = set(re.findall(r"^([A-Z]+) \?=", makefile, re.MULTILINE))
     shown = [line.split() for line in shell_lines(page) if re.search(r"\bmake [a-z]", line)]
     shown += [words.split() for words in re.findall(r"`(make [a-z][^`]*)`", page.read_text())]
