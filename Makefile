@@ -58,7 +58,7 @@ docs: .venv/.installed-docs
 	@echo "build/docs/index.html"
 
 # torch comes first and alone: it is the one large package, and its build is the registry's
-# choice (or PIP_EXTRA_INDEX_URL's: README, "Install").
+# choice (or that of PIP_EXTRA_INDEX_URL: README.md).
 .venv/.torch:
 	@test -n "$(PYTHON)" || { echo "Isoflop needs Python 3.11 or newer with venv" \
 		"(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }

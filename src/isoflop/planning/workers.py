@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from isoflop.training.probe import Probe
 
 
+CHECKPOINT_SECONDS = 10.0
+"""How long a worker has to write its checkpoint when it is stopped; killing it later is safe."""
+
+
 @contextmanager
 def workers(count: int, where: Path) -> Iterator[ProcessPoolExecutor]:
     """`count` worker processes that end with this block, or with this process.
@@ -49,6 +53,10 @@ def workers(count: int, where: Path) -> Iterator[ProcessPoolExecutor]:
             # SIGTERM lets a run in mid-flight write its checkpoint.
             process.terminate()
         for process in processes:
+            # A worker that has written its checkpoint goes back to waiting for work, and whether
+            # the pool then tells it to end is a race: what is left after that is ended here.
+            process.join(CHECKPOINT_SECONDS)
+            process.kill()
             process.join()
 
 
