@@ -117,3 +117,14 @@ def test_the_unit_of_the_loss_does_not_matter(factor: float) -> None:
     other = fit(grid(4, 3, scale=factor), form="gamma", bootstrap=200).predict(1e7, 1e9)
     assert other.loss == pytest.approx(factor * nats.loss, rel=1e-6)
     assert other.high == pytest.approx(factor * nats.high, rel=1e-4)
+
+
+def test_a_form_without_a_floor_is_not_warned_about_its_floor() -> None:
+    params = np.repeat([7e4, 2e5, 4e5], 4)
+    tokens = np.tile([1e6, 1.5e6, 2.2e6, 3.2e6], 3)
+    loss = (4e4 * params**-0.75 + 7e5 * tokens**-0.7) ** 0.27
+    law = fit(RunTable.from_arrays(params, tokens, loss), form="kaplan-nd", objective="lsq")
+    assert not any("floor" in warning for warning in law.warnings)
+    assert law.predict(7e5, 4e6).loss == pytest.approx(
+        (4e4 * 7e5**-0.75 + 7e5 * 4e6**-0.7) ** 0.27, rel=5e-3
+    )

@@ -64,7 +64,7 @@ def judge(law: Law, table: RunTable, theta: Array, design: Design) -> Law:
     if len(far) > MISFIT * len(table):
         other = "; try the gamma form" if law.form == "chinchilla" else ""
         reasons.append(f"the form misses {len(far)} of {len(table)} runs{other}")
-    if law.parameters["E"] < 0.05 * table.loss.min():
+    if get_form(law.form).floor and law.parameters["E"] < 0.05 * table.loss.min():
         warnings.append(
             "the fitted floor E is almost zero: the runs are too far from it to show it, or the "
             "loss is not in nats per token"
