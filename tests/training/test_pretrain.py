@@ -183,7 +183,7 @@ def test_a_run_killed_just_before_its_seal_is_sealed(
 ) -> None:
     (whole_run / "manifest.json").unlink()
     train(train_recipe, whole_run)
-    read_manifest(whole_run, "run", verify=True)
+    assert read_manifest(whole_run, "run", verify=True).status == "complete"
 
 
 def test_a_run_killed_after_its_last_step_still_gets_its_model(

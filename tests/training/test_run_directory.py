@@ -48,7 +48,9 @@ def test_the_same_recipe_may_continue(claimed: Path, recipe: TrainRecipe) -> Non
 
 
 def test_threads_and_micro_batches_may_change(claimed: Path, recipe: TrainRecipe) -> None:
+    before = (claimed / "config.json").read_bytes()
     claim(claimed, changed(recipe, "train", threads=3, micro_batch_tokens=2048))
+    assert (claimed / "config.json").read_bytes() == before
 
 
 def test_another_recipe_is_refused_and_the_keys_that_differ_are_named(
