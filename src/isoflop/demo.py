@@ -30,7 +30,7 @@ from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig, SourceKind
 from isoflop.laws import Law, fit, load_law, read_table
 from isoflop.planning.budget import Budget, plan_budget
-from isoflop.planning.ladder import RUNS, last_metrics, run_ladder
+from isoflop.planning.ladder import RUNS, computed_flops, last_metrics, run_ladder
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.planning.workers import train_in_worker, workers
 from isoflop.reporting.write import report
@@ -324,8 +324,9 @@ def _summarise(
 ) -> dict[str, Any]:
     kept = {promise.quantity: promise for promise in ledger.read()}
     loss = kept["loss"]
-    ladder_flops = [float(row["flops"]) for row in _runs(out / "ladder")]
-    flops = {"ladder": sum(ladder_flops), "target": result.flops}
+    ladder_flops = {row["run_id"]: float(row["flops"]) for row in _runs(out / "ladder")}
+    ladder_recipe = load_recipe(out / "recipes" / "ladder.toml", LadderRecipe)
+    flops = {"ladder": computed_flops(ladder_recipe, ladder_flops), "target": result.flops}
     summary = {
         "seed": seed,
         "promise": {"value": loss.value, "low": loss.low, "high": loss.high, "level": loss.level},
@@ -345,7 +346,7 @@ def _summarise(
         },
         "ladder": {
             "rungs": len(ladder_flops),
-            "largest_rung_flops": max(ladder_flops),
+            "largest_rung_flops": max(ladder_flops.values()),
             "total_flops": flops["ladder"],
         },
         "stages": [

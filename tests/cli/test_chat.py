@@ -69,7 +69,9 @@ def test_a_question_of_the_training_text_gets_the_very_form_it_had_there(index):
     question = form.removeprefix(mark).removesuffix(answer)
     for prompt in (question, mark + question, form):
         framed = chat.frame(prompt)
-        assert (framed.kind, framed.sent) == ("question", form)
+        drill = text.count(answer) > 1
+        begun = text[len(form) : text.index(" =") + 2] if drill and prompt == question else ""
+        assert (framed.kind, framed.sent) == ("question", form + begun)
 
 
 @pytest.mark.parametrize(

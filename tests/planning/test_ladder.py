@@ -18,7 +18,14 @@ from isoflop.core.errors import RunError
 from isoflop.data.shards import Shards
 from isoflop.laws import read_table
 from isoflop.planning import ladder as module
-from isoflop.planning.ladder import COLUMNS, jobs_of, lanes_of, last_metrics, run_ladder
+from isoflop.planning.ladder import (
+    COLUMNS,
+    computed_flops,
+    jobs_of,
+    lanes_of,
+    last_metrics,
+    run_ladder,
+)
 from isoflop.planning.recipe import LadderRecipe, RungConfig
 from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig
 
@@ -66,6 +73,12 @@ def test_horizons_that_round_to_the_same_batches_are_one_run(recipe: LadderRecip
 def test_a_run_that_decays_from_its_first_step_starts_from_scratch(recipe: LadderRecipe) -> None:
     all_decay = replace(recipe, optimizer=OptimizerConfig(decay_fraction=1.0))
     assert [(job.trunk, job.branch_points) for job in jobs_of(all_decay)] == [(None, ())] * 3
+
+
+def test_the_shared_part_of_a_trunk_is_computed_once(recipe: LadderRecipe) -> None:
+    """10 and 20 batches of one size: 20 for the trunk and the last 2 of the short run."""
+    flops = {"d32-l1-2560": 10.0, "d32-l1-5120": 20.0, "d64-l1-2560": 40.0}
+    assert computed_flops(recipe, flops) == pytest.approx(20 + 2 + 40)
 
 
 def test_lanes_share_the_cores(recipe: LadderRecipe, monkeypatch: pytest.MonkeyPatch) -> None:

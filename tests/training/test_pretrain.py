@@ -239,6 +239,9 @@ def test_divergence_names_the_step_and_leaves_the_last_checkpoint_whole(
     assert failed > 1
     kept = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
     assert kept == [f"step_{failed - 1:08d}"]
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [(e["event"], e["step"]) for e in events][1::2] == [("not finite", failed)] * 2
     assert not (tmp_path / "run" / "result.json").exists()
 
 

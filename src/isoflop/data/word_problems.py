@@ -1,7 +1,7 @@
-"""Arithmetic word problems in English and 中文 with worked answers; not for benchmark problems.
+"""Arithmetic in English and 中文, stories and drills, with worked answers; not for benchmarks.
 
-The numbers are small on purpose: a model of half a million parameters can learn every step, so a
-demo can show one that answers.
+The numbers are small on purpose: there are some two hundred facts in all, so that a model of a third
+of a million parameters can learn them and a demo can show one that answers.
 """
 
 from __future__ import annotations
@@ -34,19 +34,29 @@ _HOLDERS_ZH = ("个盒子", "个袋子", "个篮子", "个抽屉")
 _Problem = tuple[str, str, int]
 
 
-def word_problem(seed: int, index: int) -> tuple[str, str]:
-    """The text and language of problem `index`: a pure function of the two integers.
+DRILLS = 0.5
+"""Share of the documents that are drills."""
+DRILL_LENGTH = 6
+"""Bare sums in a drill, one after the other: single ones would repeat and be dropped as duplicates."""
 
-    Even indices are English, odd ones Chinese. The form can be prompted: everything up to
-    "Answer:" or "答案：" is the question, what follows is the worked step and the answer.
+
+def word_problem(seed: int, index: int) -> tuple[str, str]:
+    """The text and language of document `index`: a pure function of the two integers.
+
+    Even indices are English, odd ones Chinese. A document is one story or a drill of several bare
+    sums. The form can be prompted: everything up to "Answer:" or "答案：" is the question, what
+    follows is the worked step and the answer.
     """
     # Seeding with a string hashes it with SHA-512, whatever the platform.
     draw = random.Random(f"{seed}/{index}")
+    drill = draw.random() < DRILLS
     if index % 2 == 0:
-        question, work, answer = draw.choice(_KINDS_EN)(draw)
-        return f"Question: {question}\nAnswer: {work}. The answer is {answer}.\n", "en"
-    question, work, answer = draw.choice(_KINDS_ZH)(draw)
-    return f"问题：{question}\n答案：{work}。答案是{answer}。\n", "zh"
+        problems = _drill(draw, "What is {}?") if drill else [draw.choice(_KINDS_EN)(draw)]
+        form, language = "Question: {}\nAnswer: {}. The answer is {}.\n", "en"
+    else:
+        problems = _drill(draw, "{}等于多少？") if drill else [draw.choice(_KINDS_ZH)(draw)]
+        form, language = "问题：{}\n答案：{}。答案是{}。\n", "zh"
+    return "".join(form.format(*problem) for problem in problems), language
 
 
 def generate(source: str, seed: int, count: int) -> Iterator[Document]:
@@ -60,16 +70,32 @@ def generate(source: str, seed: int, count: int) -> Iterator[Document]:
 
 
 def _sum(draw: random.Random) -> tuple[int, int]:
-    return draw.randint(1, 20), draw.randint(1, 20)
+    return draw.randint(1, 9), draw.randint(1, 9)
 
 
 def _difference(draw: random.Random) -> tuple[int, int]:
-    whole = draw.randint(2, 30)
-    return whole, draw.randint(1, whole)
+    part = draw.randint(1, 9)
+    return part + draw.randint(0, 9), part
 
 
 def _product(draw: random.Random) -> tuple[int, int]:
-    return draw.randint(2, 6), draw.randint(2, 9)
+    return draw.randint(2, 5), draw.randint(2, 9)
+
+
+def _drill(draw: random.Random, question: str) -> list[_Problem]:
+    """Bare sums: the facts that the stories use, without a story."""
+    problems = []
+    for _ in range(DRILL_LENGTH):
+        numbers, sign, result = draw.choice(_OPERATIONS)
+        a, b = numbers(draw)
+        sum_ = f"{a} {sign} {b}"
+        problems.append((question.format(sum_), f"{sum_} = {result(a, b)}", result(a, b)))
+    return problems
+
+
+_OPERATIONS: tuple[
+    tuple[Callable[[random.Random], tuple[int, int]], str, Callable[[int, int], int]], ...
+] = ((_sum, "+", int.__add__), (_difference, "-", int.__sub__), (_product, "×", int.__mul__))
 
 
 # --- English -------------------------------------------------------------------------------
@@ -128,7 +154,7 @@ def _multiply_en(draw: random.Random) -> _Problem:
 
 def _add_subtract_en(draw: random.Random) -> _Problem:
     (a, b), name, things = _sum(draw), draw.choice(_NAMES_EN), draw.choice(_THINGS_EN)
-    c = draw.randint(1, min(a + b, 20))
+    c = draw.randint(1, min(a + b, 9))
     return (
         f"{name} has {a} {things}, buys {b} more and then gives away {c}. "
         f"How many {things} does {name} have now?",
@@ -202,7 +228,7 @@ def _multiply_zh(draw: random.Random) -> _Problem:
 
 def _add_subtract_zh(draw: random.Random) -> _Problem:
     (a, b), name, things = _sum(draw), draw.choice(_NAMES_ZH), draw.choice(_THINGS_ZH)
-    c, unit = draw.randint(1, min(a + b, 20)), things[0]
+    c, unit = draw.randint(1, min(a + b, 9)), things[0]
     return (
         f"{name}有{a}{things}，又买了{b}{unit}，然后送给朋友{c}{unit}。{name}现在有多少{things}？",
         f"{a} + {b} = {a + b}，{a + b} - {c} = {a + b - c}",

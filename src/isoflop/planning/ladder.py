@@ -148,6 +148,23 @@ def _run_jobs(recipe: LadderRecipe, out: Path, progress: Progress) -> tuple[Trai
     return tuple(done[job.run_id] for job in jobs)
 
 
+def first_own_token(recipe: LadderRecipe, job: Job) -> int:
+    """The token count at which a run leaves the trunk it branches from; 0 for a run of its own."""
+    return 0 if job.trunk is None else recipe.decay_start(job.tokens)
+
+
+def computed_flops(recipe: LadderRecipe, flops: Mapping[str, float]) -> float:
+    """FLOPs that a ladder really took: the part of a trunk that runs share counts once.
+
+    Args:
+        flops: By run_id, of each run from its first token on, as in `runs.csv`.
+    """
+    return sum(
+        flops[job.run_id] * (1 - first_own_token(recipe, job) / job.tokens)
+        for job in jobs_of(recipe)
+    )
+
+
 def lanes_of(recipe: LadderRecipe) -> tuple[int, int]:
     """(runs side by side, cores of each)."""
     lanes = recipe.processes or min(8, usable_cores())
@@ -191,7 +208,7 @@ def last_metrics(run: Path) -> tuple[int, float]:
 def _fraction_done(recipe: LadderRecipe, out: Path, job: Job) -> float:
     """Share of a running job's own tokens that it has logged."""
     tokens, _ = last_metrics(run_directory(out, job.run_id))
-    first = 0 if job.trunk is None else recipe.decay_start(job.tokens)
+    first = first_own_token(recipe, job)
     return min(1.0, max(0, tokens - first) / (job.tokens - first))
 
 
@@ -236,6 +253,6 @@ def _cost(recipe: LadderRecipe, job: Job) -> float:
     Narrow models take longer than their FLOPs say: what is done once per token and width weighs
     beside the matrix products. Measured on two cores from width 32 to 128.
     """
-    first = 0 if job.trunk is None else recipe.decay_start(job.tokens)
+    first = first_own_token(recipe, job)
     width = job.rung.d_model
     return (job.tokens - first) * job.rung.n_layers * (24 + width + width**2 / 1024)

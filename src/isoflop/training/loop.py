@@ -94,7 +94,7 @@ def run(
         branch_from: A checkpoint to begin from when `directory` has none of its own.
 
     Raises:
-        RunError: The loss or gradient norm is not finite.
+        NotFinite: The loss or gradient norm is not finite; `events.jsonl` says so too.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written first.
     """
     state = _restore(model, optimizer, directory, branch_from)
@@ -117,9 +117,14 @@ def run(
         with _stop_signals() as stop:
             while state.step < config.steps:
                 lr = learning_rate(state.tokens)
-                loss_sum, count, grad_norm = train_step(
-                    model, optimizer, lr, task, state.step, config.clip_norm
-                )
+                try:
+                    loss_sum, count, grad_norm = train_step(
+                        model, optimizer, lr, task, state.step, config.clip_norm
+                    )
+                except NotFinite as error:
+                    event = {"event": "not finite", "step": state.step + 1, "what": error.what}
+                    log.write(EVENTS, {**event, "time": time.time()})
+                    raise
                 seconds = seconds_before + time.perf_counter() - session_start
                 state = replace(
                     state,
@@ -160,6 +165,10 @@ def run(
     return state
 
 
+class NotFinite(RunError):
+    """The loss or its gradient overflowed; the run stops before they reach the weights."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and has saved itself; the same command continues it."""
 
@@ -183,7 +192,7 @@ def train_step(
     """One optimizer step; returns (summed loss, valid positions, gradient norm before clipping).
 
     Raises:
-        RunError: The loss or the gradient norm is not finite; the weights are as before.
+        NotFinite: The loss or the gradient norm is not finite; the weights are as before.
     """
     batches = task.batches(step)
     # The divisor is the count over the whole global batch, known before the first backward, so
@@ -196,7 +205,7 @@ def train_step(
         loss_sum += loss.item()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     if not math.isfinite(loss_sum) or not math.isfinite(norm):
-        raise RunError(
+        raise NotFinite(
             f"the loss ({loss_sum / count:.4g}) or the gradient norm ({norm:.4g}) is not finite",
             where=f"step {step + 1}",
             fix="Lower optimizer.learning_rate or lengthen the warm-up; the checkpoint before "
