@@ -28,6 +28,13 @@ def load(directory: str | Path) -> Model:
         raise ArtifactError(
             "this holds a model but is not one itself", where=str(directory), fix=f"Open {inside}"
         )
+    run = directory.parent if directory.name == "model" else directory
+    if not (directory / MANIFEST).exists() and (run / "checkpoints").is_dir():
+        raise ArtifactError(
+            "this run has not finished, so it has no model yet",
+            where=str(run),
+            fix="The command that started it continues it",
+        )
     read_manifest(directory, "model")
     if not (directory / "tokenizer.json").exists():
         raise ArtifactError(
