@@ -58,6 +58,16 @@ def test_the_longest_run_of_a_size_is_the_trunk_of_the_others(recipe: LadderReci
     assert (single.run_id, single.trunk, single.branch_points) == ("d64-l1-2560", None, ())
 
 
+def test_each_seed_of_a_size_has_a_trunk_of_its_own(recipe: LadderRecipe) -> None:
+    twice = replace(recipe, rungs=(RungConfig(32, 1, (10 * BATCH, 20 * BATCH), seeds=2),))
+    first, second = jobs_of(twice)[:2], jobs_of(twice)[2:]
+    assert [job.run_id for job in second] == [f"{job.run_id}-t1" for job in first]
+    assert [job.trunk for job in second] == ["d32-l1-5120-t1", None]
+    seeds = [module._recipe(twice, job).train.seed for job in jobs_of(twice)]
+    assert seeds == [0, 0, 1000, 1000]
+    assert computed_flops(twice, dict.fromkeys((j.run_id for j in jobs_of(twice)), 1.0)) == 2.4
+
+
 def test_a_trunk_keeps_a_checkpoint_for_each_branch(recipe: LadderRecipe) -> None:
     rungs = (RungConfig(32, 1, tuple(n * BATCH for n in (10, 20, 30, 40))),)
     *branches, trunk = jobs_of(replace(recipe, rungs=rungs))

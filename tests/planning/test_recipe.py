@@ -30,6 +30,13 @@ def test_runs_of_one_size_differ_in_tokens_alone() -> None:
     assert replace(short, train=replace(short.train, tokens=19 * 1024)) == long
 
 
+def test_another_trunk_differs_in_its_seed_alone() -> None:
+    recipe = ladder()
+    one, other = (recipe.run_recipe(recipe.rungs[0], 10_000, trunk) for trunk in (0, 3))
+    assert other.train.seed == one.train.seed + 3000
+    assert replace(other, train=replace(other.train, seed=one.train.seed)) == one
+
+
 def test_the_learning_rate_falls_with_the_root_of_the_width() -> None:
     recipe = ladder(optimizer=OptimizerConfig(learning_rate=6e-3), width_rule=WidthRule(64, 0.5))
     rates = [recipe.run_recipe(r, 20_000).optimizer.learning_rate for r in recipe.rungs]
@@ -63,6 +70,7 @@ def test_the_decay_starts_in_whole_batches_and_never_late(
         ({"optimizer": OptimizerConfig(decay_fraction=0.0)}, "undecayed runs bias a law"),
         ({"rungs": ()}, "rungs is empty"),
         ({"rungs": (RungConfig(64, 3, ()),)}, "rung 64x3: each horizon"),
+        ({"rungs": (RungConfig(64, 3, (9000,), seeds=0),)}, "rung 64x3: seeds must be"),
         ({"rungs": (RungConfig(64, 3, (9000, 2047)),)}, "at least two global batches"),
         ({"rungs": (RungConfig(64, 3, (9000,)), RungConfig(64, 3, (8000,)))}, "two rungs are 64x3"),
     ],

@@ -65,13 +65,15 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a ladder. The longest of a size is the trunk that the others branch from."""
+    """One run of a ladder. The longest of a size and seed is the trunk the others branch from."""
 
     run_id: str
     rung: RungConfig
     tokens: int
     trunk: str | None
     """run_id of the trunk it branches from; None for a run from scratch, as the trunk is."""
+    number: int = 0
+    """Which of its size's trunks it belongs to."""
     branch_points: tuple[int, ...] = ()
     """For a trunk: the token counts at which its branches leave it."""
 
@@ -79,16 +81,17 @@ class Job:
 def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
     """The runs of a ladder by size and horizon."""
     jobs = []
-    for rung in recipe.rungs:
+    for rung, number in ((rung, k) for rung in recipe.rungs for k in range(rung.seeds)):
         horizons = sorted({recipe.whole_batches(tokens) for tokens in rung.tokens})
         longest = horizons[-1]
-        trunk_id = _run_id(rung, longest)
+        trunk_id = _run_id(rung, longest, number)
         starts = {tokens: recipe.decay_start(tokens) for tokens in horizons[:-1]}
         for tokens, start in starts.items():
             # One that decays from its first step on has no part of the trunk to share.
-            jobs.append(Job(_run_id(rung, tokens), rung, tokens, trunk_id if start else None))
+            trunk = trunk_id if start else None
+            jobs.append(Job(_run_id(rung, tokens, number), rung, tokens, trunk, number))
         leaves = tuple(sorted({start for start in starts.values() if start}))
-        jobs.append(Job(trunk_id, rung, longest, None, leaves))
+        jobs.append(Job(trunk_id, rung, longest, None, number, leaves))
     return tuple(jobs)
 
 
@@ -177,7 +180,7 @@ def run_directory(out: Path, run_id: str) -> Path:
 
 
 def _recipe(recipe: LadderRecipe, job: Job) -> TrainRecipe:
-    run_recipe = recipe.run_recipe(job.rung, job.tokens)
+    run_recipe = recipe.run_recipe(job.rung, job.tokens, job.number)
     keep = job.branch_points
     return replace(run_recipe, train=replace(run_recipe.train, keep_checkpoints_at=keep))
 
@@ -220,7 +223,7 @@ def _write_table(
     table.writeheader()
     for job in jobs:
         result = done[job.run_id]
-        run_recipe = recipe.run_recipe(job.rung, job.tokens)
+        run_recipe = recipe.run_recipe(job.rung, job.tokens, job.number)
         table.writerow(
             {
                 "run_id": job.run_id,
@@ -232,7 +235,7 @@ def _write_table(
                 "flops": f"{result.flops:.6g}",
                 "learning_rate": f"{run_recipe.optimizer.learning_rate:.6g}",
                 "batch_tokens": recipe.train.global_batch_tokens,
-                "seed": recipe.train.seed,
+                "seed": run_recipe.train.seed,
                 "steps": result.steps,
                 "warmup_tokens": recipe.optimizer.warmup_tokens,
                 "schedule": recipe.optimizer.schedule,
@@ -243,8 +246,9 @@ def _write_table(
     write_atomic(out / RUNS, text.getvalue())
 
 
-def _run_id(rung: RungConfig, tokens: int) -> str:
-    return f"d{rung.d_model}-l{rung.n_layers}-{tokens}"
+def _run_id(rung: RungConfig, tokens: int, number: int) -> str:
+    again = f"-t{number}" if number else ""
+    return f"d{rung.d_model}-l{rung.n_layers}-{tokens}{again}"
 
 
 def _cost(recipe: LadderRecipe, job: Job) -> float:

@@ -16,6 +16,9 @@ from isoflop.training.recipe import (
     TrainRecipe,
 )
 
+SEED_STEP = 1000
+"""Between the seeds of two trunks of a size, so that neighbouring ladders share none."""
+
 
 @dataclass(frozen=True)
 class RungConfig:
@@ -27,6 +30,9 @@ class RungConfig:
     """Depth of this size."""
     tokens: tuple[int, ...]
     """Horizons: training tokens of each run of this size; rounded down to global batches."""
+    seeds: int = 1
+    """Trunks, each with its own initial weights and data order. Runs of one trunk share its luck,
+    which at small sizes is most of their noise: more trunks average it out."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class LadderRecipe:
             problems.append(f"two rungs are {width}x{depth}: give one of them all the horizons")
         for rung in self.rungs:
             short = [t for t in rung.tokens if t < 2 * self.train.global_batch_tokens]
+            if rung.seeds < 1:
+                problems.append(f"rung {rung.d_model}x{rung.n_layers}: seeds must be at least 1")
             if not rung.tokens or short:
                 problems.append(
                     f"rung {rung.d_model}x{rung.n_layers}: each horizon must hold at "
@@ -86,10 +94,10 @@ class LadderRecipe:
         if problems:
             raise RecipeError("; ".join(problems), where="ladder recipe")
 
-    def run_recipe(self, rung: RungConfig, tokens: int) -> TrainRecipe:
-        """The full recipe of the run of `rung` with this horizon.
+    def run_recipe(self, rung: RungConfig, tokens: int, trunk: int = 0) -> TrainRecipe:
+        """The full recipe of the run of `rung` with this horizon, on its trunk number `trunk`.
 
-        Runs of one size differ in `tokens` alone, so that each is what a run from scratch to its
+        Runs of one trunk differ in `tokens` alone, so that each is what a run from scratch to its
         horizon would be.
         """
         rate = self.width_rule.learning_rate(self.optimizer.learning_rate, rung.d_model)
@@ -97,7 +105,11 @@ class LadderRecipe:
             data=self.data,
             model=replace(self.model, d_model=rung.d_model, n_layers=rung.n_layers),
             optimizer=replace(self.optimizer, learning_rate=rate),
-            train=replace(self.train, tokens=self.whole_batches(tokens)),
+            train=replace(
+                self.train,
+                tokens=self.whole_batches(tokens),
+                seed=self.train.seed + SEED_STEP * trunk,
+            ),
         )
 
     def whole_batches(self, tokens: int) -> int:
