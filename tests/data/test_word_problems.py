@@ -8,7 +8,7 @@ import pytest
 from isoflop.data.tokenizer import Tokenizer
 from isoflop.data.word_problems import DRILL_LENGTH, generate, word_problem
 
-OPERATIONS = {"+": int.__add__, "-": int.__sub__, "×": int.__mul__}
+OPERATIONS = {"+": int.__add__, "-": int.__sub__}
 FORMS = {
     "en": re.compile(r"Question: (.+\?)\nAnswer: (.+)\. The answer is (\d+)\.\n"),
     "zh": re.compile(r"问题：(.+？)\n答案：(.+)。答案是(\d+)。\n"),
@@ -35,7 +35,7 @@ def test_every_worked_step_is_true_and_leads_to_the_answer() -> None:
                 assert result == int(equals), text
             assert used == given, text  # the steps use the numbers of the story, in its order
             assert result == int(answer)
-            assert 0 <= result <= 54
+            assert 0 <= result <= 9
 
 
 def test_half_of_the_documents_drill_bare_sums_and_all_facts_are_few() -> None:
@@ -43,8 +43,8 @@ def test_half_of_the_documents_drill_bare_sums_and_all_facts_are_few() -> None:
     assert set(counts) == {1, DRILL_LENGTH}
     assert 0.45 < np.mean(np.array(counts) == DRILL_LENGTH) < 0.55
     drills = "".join(text for (text, _), count in zip(PROBLEMS, counts, strict=True) if count > 1)
-    facts = set(re.findall(r"\d+ [-+×] \d+ = \d+", drills))
-    assert len(facts) == 81 + 90 + 32  # every sum, difference and product of the range, no other
+    facts = set(re.findall(r"\d+ [-+] \d+ = \d+", drills))
+    assert len(facts) == 36 + 45  # every sum and difference within the digits, no other
 
 
 def test_a_problem_depends_on_its_seed_and_index_alone() -> None:
@@ -61,14 +61,13 @@ def test_this_is_what_they_look_like() -> None:
 
 
 GOLDEN_EN = (
-    "Question: Ivan has 9 shells and loses 9. How many shells are left?\n"
-    "Answer: 9 - 9 = 0. The answer is 0.\n"
+    "Question: Ivan has 9 shells and loses 1. How many shells are left?\n"
+    "Answer: 9 - 1 = 8. The answer is 8.\n"
 )
 GOLDEN_ZH = (
-    "问题：小明有11个苹果，小芳有7个。小明比小芳多多少个苹果？\n"
-    "答案：11 - 7 = 4。答案是4。\n"
+    "问题：小明有7个苹果，小芳有3个。小明比小芳多多少个苹果？\n答案：7 - 3 = 4。答案是4。\n"
 )
-GOLDEN_DRILL = "Question: What is 5 × 8?\nAnswer: 5 × 8 = 40. The answer is 40.\nQuestion: What is"
+GOLDEN_DRILL = "Question: What is 7 - 4?\nAnswer: 7 - 4 = 3. The answer is 3.\nQuestion: What is"
 
 
 def test_english_and_chinese_come_in_equal_parts() -> None:
@@ -84,5 +83,5 @@ def test_few_problems_are_drawn_twice() -> None:
 def test_a_problem_fits_a_short_context(language: str, tokenizer: Tokenizer) -> None:
     texts = [text for text, its in PROBLEMS if its == language]
     lengths = sorted(len(ids) for ids in tokenizer.encode_batch(texts))
-    assert lengths[len(lengths) // 4] <= 90  # a story, with as few as 512 tokens
+    assert lengths[len(lengths) // 4] <= 128  # a story in the context of the demo, with 512 tokens
     assert lengths[-1] <= 300  # a drill

@@ -1,7 +1,7 @@
 """Arithmetic in English and 中文, stories and drills, with worked answers; not for benchmarks.
 
-The numbers are small on purpose: there are some two hundred facts in all, so that a model of a third
-of a million parameters can learn them and a demo can show one that answers.
+The numbers are single digits on purpose: a model of a third of a million parameters learns these 81
+facts in a few minutes, and of larger ones (products, sums beyond 9, two steps) none at all.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ _THINGS_ZH = (
     "个苹果", "本书", "支铅笔", "枚硬币", "张卡片", "个鸡蛋", "张邮票", "颗弹珠", "朵花", "块饼干",
     "个球", "个贝壳",
 )  # fmt: skip
-_HOLDERS_EN = ("boxes", "bags", "baskets", "rows")
-_HOLDERS_ZH = ("个盒子", "个袋子", "个篮子", "个抽屉")
 
 # (question, worked step, answer)
 _Problem = tuple[str, str, int]
@@ -37,7 +35,7 @@ _Problem = tuple[str, str, int]
 DRILLS = 0.5
 """Share of the documents that are drills."""
 DRILL_LENGTH = 6
-"""Bare sums in a drill, one after the other: single ones would repeat and be dropped as duplicates."""
+"""Bare sums in a drill: documents of one would repeat and be dropped as duplicates."""
 
 
 def word_problem(seed: int, index: int) -> tuple[str, str]:
@@ -70,16 +68,14 @@ def generate(source: str, seed: int, count: int) -> Iterator[Document]:
 
 
 def _sum(draw: random.Random) -> tuple[int, int]:
-    return draw.randint(1, 9), draw.randint(1, 9)
+    total = draw.randint(2, 9)
+    first = draw.randint(1, total - 1)
+    return first, total - first
 
 
 def _difference(draw: random.Random) -> tuple[int, int]:
-    part = draw.randint(1, 9)
-    return part + draw.randint(0, 9), part
-
-
-def _product(draw: random.Random) -> tuple[int, int]:
-    return draw.randint(2, 5), draw.randint(2, 9)
+    whole = draw.randint(1, 9)
+    return whole, draw.randint(1, whole)
 
 
 def _drill(draw: random.Random, question: str) -> list[_Problem]:
@@ -95,7 +91,7 @@ def _drill(draw: random.Random, question: str) -> list[_Problem]:
 
 _OPERATIONS: tuple[
     tuple[Callable[[random.Random], tuple[int, int]], str, Callable[[int, int], int]], ...
-] = ((_sum, "+", int.__add__), (_difference, "-", int.__sub__), (_product, "×", int.__mul__))
+] = ((_sum, "+", int.__add__), (_difference, "-", int.__sub__))
 
 
 # --- English -------------------------------------------------------------------------------
@@ -143,37 +139,6 @@ def _compare_en(draw: random.Random) -> _Problem:
     )
 
 
-def _multiply_en(draw: random.Random) -> _Problem:
-    (a, b), things, holders = _product(draw), draw.choice(_THINGS_EN), draw.choice(_HOLDERS_EN)
-    return (
-        f"There are {a} {holders} with {b} {things} in each. How many {things} are there?",
-        f"{a} × {b} = {a * b}",
-        a * b,
-    )
-
-
-def _add_subtract_en(draw: random.Random) -> _Problem:
-    (a, b), name, things = _sum(draw), draw.choice(_NAMES_EN), draw.choice(_THINGS_EN)
-    c = draw.randint(1, min(a + b, 9))
-    return (
-        f"{name} has {a} {things}, buys {b} more and then gives away {c}. "
-        f"How many {things} does {name} have now?",
-        f"{a} + {b} = {a + b}, {a + b} - {c} = {a + b - c}",
-        a + b - c,
-    )
-
-
-def _multiply_add_en(draw: random.Random) -> _Problem:
-    (a, b), name, things = _product(draw), draw.choice(_NAMES_EN), draw.choice(_THINGS_EN)
-    holders, c = draw.choice(_HOLDERS_EN), draw.randint(1, 9)
-    return (
-        f"{name} has {a} {holders} with {b} {things} in each, and {c} more. "
-        f"How many {things} does {name} have?",
-        f"{a} × {b} = {a * b}, {a * b} + {c} = {a * b + c}",
-        a * b + c,
-    )
-
-
 # --- 中文 ----------------------------------------------------------------------------------
 
 
@@ -217,41 +182,9 @@ def _compare_zh(draw: random.Random) -> _Problem:
     )
 
 
-def _multiply_zh(draw: random.Random) -> _Problem:
-    (a, b), things, holders = _product(draw), draw.choice(_THINGS_ZH), draw.choice(_HOLDERS_ZH)
-    return (
-        f"有{a}{holders}，每个里面有{b}{things}。一共有多少{things}？",
-        f"{a} × {b} = {a * b}",
-        a * b,
-    )
-
-
-def _add_subtract_zh(draw: random.Random) -> _Problem:
-    (a, b), name, things = _sum(draw), draw.choice(_NAMES_ZH), draw.choice(_THINGS_ZH)
-    c, unit = draw.randint(1, min(a + b, 9)), things[0]
-    return (
-        f"{name}有{a}{things}，又买了{b}{unit}，然后送给朋友{c}{unit}。{name}现在有多少{things}？",
-        f"{a} + {b} = {a + b}，{a + b} - {c} = {a + b - c}",
-        a + b - c,
-    )
-
-
-def _multiply_add_zh(draw: random.Random) -> _Problem:
-    (a, b), name, things = _product(draw), draw.choice(_NAMES_ZH), draw.choice(_THINGS_ZH)
-    holders, c = draw.choice(_HOLDERS_ZH), draw.randint(1, 9)
-    return (
-        f"{name}有{a}{holders}，每个里面有{b}{things}，另外还有{c}{things[0]}。"
-        f"{name}一共有多少{things}？",
-        f"{a} × {b} = {a * b}，{a * b} + {c} = {a * b + c}",
-        a * b + c,
-    )
-
-
 _KINDS_EN: tuple[Callable[[random.Random], _Problem], ...] = (
-    _add_en, _join_en, _subtract_en, _compare_en, _multiply_en, _add_subtract_en,
-    _multiply_add_en,
+    _add_en, _join_en, _subtract_en, _compare_en,
 )  # fmt: skip
 _KINDS_ZH: tuple[Callable[[random.Random], _Problem], ...] = (
-    _add_zh, _join_zh, _subtract_zh, _compare_zh, _multiply_zh, _add_subtract_zh,
-    _multiply_add_zh,
+    _add_zh, _join_zh, _subtract_zh, _compare_zh,
 )  # fmt: skip
