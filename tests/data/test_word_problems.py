@@ -84,4 +84,4 @@ def test_a_problem_fits_a_short_context(language: str, tokenizer: Tokenizer) -> 
     texts = [text for text, its in PROBLEMS if its == language]
     lengths = sorted(len(ids) for ids in tokenizer.encode_batch(texts))
     assert lengths[len(lengths) // 4] <= 128  # a story in the context of the demo, with 512 tokens
-    assert lengths[-1] <= 300  # a drill
+    assert lengths[-1] <= 360  # a drill
