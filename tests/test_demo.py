@@ -234,6 +234,6 @@ def test_three_minutes_with_a_kill_in_the_ladder_keep_the_whole_contract(
     torch = pytest.importorskip("torch")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out / "model")
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "model")
-    ids = tokenizer("Question: Tom has 3 apples", return_tensors="pt").input_ids
+    ids = tokenizer("Question: Tom has 7 apples", return_tensors="pt").input_ids
     ours = load(out / "model").logits(ids[0].tolist())
     torch.testing.assert_close(theirs(ids).logits[0], ours, rtol=0, atol=1e-4)

@@ -49,12 +49,12 @@ SPEED_SPREAD = 0.25
 """Half-width of the promise of seconds, as a share: shared machines change their speed."""
 MEMORY_SPREAD = 0.1
 """Half-width of the promise of peak memory, as a share: the probe ran the same steps."""
-BYTES_PER_MINUTE: Mapping[SourceKind, int] = {"python": 2_300_000, "word-problems": 450_000}
+BYTES_PER_MINUTE: Mapping[SourceKind, int] = {"python": 2_500_000, "word-problems": 250_000}
 """Text gathered per minute of demo; one epoch of it outlasts the target on two fast cores."""
 PLAN_SECONDS, REPORT_SECONDS = 20.0, 5.0
 PROMPTS = (
-    "Question: Tom has 3 apples and buys 4 more. How many apples does Tom have?\nAnswer:",
-    "问题：小明有3个苹果，又买了4个。小明现在有多少个苹果？\n答案：",
+    "Question: Tom has 7 apples and buys 5 more. How many apples does Tom have?\nAnswer:",
+    "问题：小明有7个苹果，又买了5个。小明现在有多少个苹果？\n答案：",
     "def read_lines(path):\n",
     "The module ",
 )

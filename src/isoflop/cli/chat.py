@@ -163,8 +163,8 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 def frame(prompt: str) -> Framed:
     """Put a question in the form of the word problems; leave any other text as it is.
 
-    A bare sum (`3+4=`, `What is 3 + 4?`, `3加4等于多少？`) also gets the beginning of the worked
-    step, `3 + 4 =`: one layer cannot copy the numbers from the question.
+    A bare sum (`12+7=`, `What is 12 + 7?`, `12加7等于多少？`) also gets the beginning of the worked
+    step, `12 + 7 =`: the model has seen sums in steps, never as a question of their own.
     """
     text = prompt.strip()
     bare = _SUM.fullmatch(text)

@@ -1,7 +1,7 @@
-"""Arithmetic in English and 中文, stories and drills, with worked answers; not for benchmarks.
+"""Arithmetic word problems in English and 中文 with worked answers; not for benchmark problems.
 
-The numbers are single digits on purpose: a model of a third of a million parameters learns these 81
-facts in a few minutes, and of larger ones (products, sums beyond 9, two steps) none at all.
+The numbers are small on purpose: a model of half a million parameters can learn every step, so a
+demo can show one that answers.
 """
 
 from __future__ import annotations
@@ -27,34 +27,26 @@ _THINGS_ZH = (
     "个苹果", "本书", "支铅笔", "枚硬币", "张卡片", "个鸡蛋", "张邮票", "颗弹珠", "朵花", "块饼干",
     "个球", "个贝壳",
 )  # fmt: skip
+_HOLDERS_EN = ("boxes", "bags", "baskets", "rows")
+_HOLDERS_ZH = ("个盒子", "个袋子", "个篮子", "个抽屉")
 
 # (question, worked step, answer)
 _Problem = tuple[str, str, int]
 
 
-DRILLS = 0.5
-"""Share of the documents that are drills."""
-DRILL_LENGTH = 6
-"""Bare sums in a drill: documents of one would repeat and be dropped as duplicates."""
-
-
 def word_problem(seed: int, index: int) -> tuple[str, str]:
-    """The text and language of document `index`: a pure function of the two integers.
+    """The text and language of problem `index`: a pure function of the two integers.
 
-    Even indices are English, odd ones Chinese. A document is one story or a drill of several bare
-    sums. The form can be prompted: everything up to "Answer:" or "答案：" is the question, what
-    follows is the worked step and the answer.
+    Even indices are English, odd ones Chinese. The form can be prompted: everything up to
+    "Answer:" or "答案：" is the question, what follows is the worked step and the answer.
     """
     # Seeding with a string hashes it with SHA-512, whatever the platform.
     draw = random.Random(f"{seed}/{index}")
-    drill = draw.random() < DRILLS
     if index % 2 == 0:
-        problems = _drill(draw, "What is {}?") if drill else [draw.choice(_KINDS_EN)(draw)]
-        form, language = "Question: {}\nAnswer: {}. The answer is {}.\n", "en"
-    else:
-        problems = _drill(draw, "{}等于多少？") if drill else [draw.choice(_KINDS_ZH)(draw)]
-        form, language = "问题：{}\n答案：{}。答案是{}。\n", "zh"
-    return "".join(form.format(*problem) for problem in problems), language
+        question, work, answer = draw.choice(_KINDS_EN)(draw)
+        return f"Question: {question}\nAnswer: {work}. The answer is {answer}.\n", "en"
+    question, work, answer = draw.choice(_KINDS_ZH)(draw)
+    return f"问题：{question}\n答案：{work}。答案是{answer}。\n", "zh"
 
 
 def generate(source: str, seed: int, count: int) -> Iterator[Document]:
@@ -68,30 +60,16 @@ def generate(source: str, seed: int, count: int) -> Iterator[Document]:
 
 
 def _sum(draw: random.Random) -> tuple[int, int]:
-    total = draw.randint(2, 9)
-    first = draw.randint(1, total - 1)
-    return first, total - first
+    return draw.randint(1, 20), draw.randint(1, 20)
 
 
 def _difference(draw: random.Random) -> tuple[int, int]:
-    whole = draw.randint(1, 9)
+    whole = draw.randint(2, 30)
     return whole, draw.randint(1, whole)
 
 
-def _drill(draw: random.Random, question: str) -> list[_Problem]:
-    """Bare sums: the facts that the stories use, without a story."""
-    problems = []
-    for _ in range(DRILL_LENGTH):
-        numbers, sign, result = draw.choice(_OPERATIONS)
-        a, b = numbers(draw)
-        sum_ = f"{a} {sign} {b}"
-        problems.append((question.format(sum_), f"{sum_} = {result(a, b)}", result(a, b)))
-    return problems
-
-
-_OPERATIONS: tuple[
-    tuple[Callable[[random.Random], tuple[int, int]], str, Callable[[int, int], int]], ...
-] = ((_sum, "+", int.__add__), (_difference, "-", int.__sub__))
+def _product(draw: random.Random) -> tuple[int, int]:
+    return draw.randint(2, 6), draw.randint(2, 9)
 
 
 # --- English -------------------------------------------------------------------------------
@@ -139,6 +117,37 @@ def _compare_en(draw: random.Random) -> _Problem:
     )
 
 
+def _multiply_en(draw: random.Random) -> _Problem:
+    (a, b), things, holders = _product(draw), draw.choice(_THINGS_EN), draw.choice(_HOLDERS_EN)
+    return (
+        f"There are {a} {holders} with {b} {things} in each. How many {things} are there?",
+        f"{a} × {b} = {a * b}",
+        a * b,
+    )
+
+
+def _add_subtract_en(draw: random.Random) -> _Problem:
+    (a, b), name, things = _sum(draw), draw.choice(_NAMES_EN), draw.choice(_THINGS_EN)
+    c = draw.randint(1, min(a + b, 20))
+    return (
+        f"{name} has {a} {things}, buys {b} more and then gives away {c}. "
+        f"How many {things} does {name} have now?",
+        f"{a} + {b} = {a + b}, {a + b} - {c} = {a + b - c}",
+        a + b - c,
+    )
+
+
+def _multiply_add_en(draw: random.Random) -> _Problem:
+    (a, b), name, things = _product(draw), draw.choice(_NAMES_EN), draw.choice(_THINGS_EN)
+    holders, c = draw.choice(_HOLDERS_EN), draw.randint(1, 9)
+    return (
+        f"{name} has {a} {holders} with {b} {things} in each, and {c} more. "
+        f"How many {things} does {name} have?",
+        f"{a} × {b} = {a * b}, {a * b} + {c} = {a * b + c}",
+        a * b + c,
+    )
+
+
 # --- 中文 ----------------------------------------------------------------------------------
 
 
@@ -182,9 +191,41 @@ def _compare_zh(draw: random.Random) -> _Problem:
     )
 
 
+def _multiply_zh(draw: random.Random) -> _Problem:
+    (a, b), things, holders = _product(draw), draw.choice(_THINGS_ZH), draw.choice(_HOLDERS_ZH)
+    return (
+        f"有{a}{holders}，每个里面有{b}{things}。一共有多少{things}？",
+        f"{a} × {b} = {a * b}",
+        a * b,
+    )
+
+
+def _add_subtract_zh(draw: random.Random) -> _Problem:
+    (a, b), name, things = _sum(draw), draw.choice(_NAMES_ZH), draw.choice(_THINGS_ZH)
+    c, unit = draw.randint(1, min(a + b, 20)), things[0]
+    return (
+        f"{name}有{a}{things}，又买了{b}{unit}，然后送给朋友{c}{unit}。{name}现在有多少{things}？",
+        f"{a} + {b} = {a + b}，{a + b} - {c} = {a + b - c}",
+        a + b - c,
+    )
+
+
+def _multiply_add_zh(draw: random.Random) -> _Problem:
+    (a, b), name, things = _product(draw), draw.choice(_NAMES_ZH), draw.choice(_THINGS_ZH)
+    holders, c = draw.choice(_HOLDERS_ZH), draw.randint(1, 9)
+    return (
+        f"{name}有{a}{holders}，每个里面有{b}{things}，另外还有{c}{things[0]}。"
+        f"{name}一共有多少{things}？",
+        f"{a} × {b} = {a * b}，{a * b} + {c} = {a * b + c}",
+        a * b + c,
+    )
+
+
 _KINDS_EN: tuple[Callable[[random.Random], _Problem], ...] = (
-    _add_en, _join_en, _subtract_en, _compare_en,
+    _add_en, _join_en, _subtract_en, _compare_en, _multiply_en, _add_subtract_en,
+    _multiply_add_en,
 )  # fmt: skip
 _KINDS_ZH: tuple[Callable[[random.Random], _Problem], ...] = (
-    _add_zh, _join_zh, _subtract_zh, _compare_zh,
+    _add_zh, _join_zh, _subtract_zh, _compare_zh, _multiply_zh, _add_subtract_zh,
+    _multiply_add_zh,
 )  # fmt: skip
