@@ -6,7 +6,8 @@ SHELL := /bin/sh
 SEED ?= 0
 MINUTES ?= 10
 DEMO ?= demo
-SEEDS ?= 0 1 2 3 4 5
+# Seeds 0 to 5 made the record that the demo corrects its promise by; these test it.
+SEEDS ?= 6 7 8 9 10 11
 
 # The first Python of the path that is new enough and can make virtual environments.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
