@@ -131,6 +131,7 @@ def base_ladder(shards_dir: Path, seed: int) -> LadderRecipe:
             micro_batch_tokens=512,
             seed=seed,
             evaluations=1,
+            eval_tokens=100_000,  # the same text for all: what it leaves out, it leaves out of all
             log_every=20,
             checkpoint_every=1000,
             tensorboard=False,
