@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
     "laws": ("isoflop.cli.laws", "fit a law to runs, predict with it, find the optimum"),
+    "plan": ("isoflop.cli.plan", "a whole run from a budget: size, data, layout, time, cost, loss"),
     "report": ("isoflop.cli.report", "write runs, laws and promises as one HTML page"),
     "ledger": ("isoflop.cli.ledger", "promises made and how many held"),
     "chat": ("isoflop.cli.chat", "talk to a model"),

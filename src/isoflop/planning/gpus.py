@@ -32,6 +32,10 @@ class Gpu:
     matmul_share: float
     """Share of the peak that the best matrix product reaches (`matmul_source`)."""
     matmul_source: str
+    step_share: float
+    """Share of that best product's speed that the matrix products of a training step reach: less
+    fortunate shapes, clocks throttled by power. Fitted to published runs (`timing`) for A100 and
+    Hopper, assumed for the rest."""
     memory_bytes: int
     """What the driver reports."""
     bandwidth: float
@@ -43,15 +47,35 @@ class Gpu:
     per_node: int
     """Devices in a node."""
     watts: float
-    """Board power limit."""
+    """Board power limit; 0 if unknown."""
     price: float | None
     """USD per device and hour, on demand (`PRICES_AS_OF`); None where no list price was found."""
     price_source: str
     source: str
 
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a number in `dtype`."""
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def measured(self) -> bool:
+        """Whether its matrix products were measured, by others or here."""
+        return not self.matmul_source.startswith("assumed")
+
+    @property
+    def matmul_flops(self) -> float:
+        """FLOP/s that the matrix products of a training step reach."""
+        return self.flops * self.matmul_share * self.step_share
+
 
 _MEASURED = "measured: Bekman, ML Engineering, maximum achievable matmul FLOPS, 2025"
 _ASSUMED = "assumed 75 %: nothing published was found for this chip"
+_STEP_SHARE = {"a100": 0.84, "h100": 0.80, "h200": 0.80}
+_OTHER_STEP_SHARE = 0.80
+CPU_STEP_SHARE = 0.55
+"""So that a step of about a million parameters reaches the 40 to 45 % of the measured peak that
+`docs/benchmarks.md` has."""
 _MODAL = "Modal, on demand"
 _NVIDIA = "NVIDIA data sheet"
 
@@ -80,6 +104,7 @@ def _gpu(
         dtype=dtype,
         matmul_share=0.75 if matmul_share is None else matmul_share,
         matmul_source=_ASSUMED if matmul_share is None else _MEASURED,
+        step_share=_STEP_SHARE.get(name.partition("-")[0], _OTHER_STEP_SHARE),
         memory_bytes=int(gib * GIB),
         bandwidth=bandwidth * 1e9,
         link=link if link > 1e6 else link * 1e9,
@@ -194,6 +219,7 @@ def this_machine(calibration: Calibration, memory_bytes: int) -> Gpu:
         dtype=dtype,
         matmul_share=1.0,
         matmul_source=f"measured here, {calibration.measured_at}",
+        step_share=CPU_STEP_SHARE,
         memory_bytes=memory_bytes,
         bandwidth=calibration.gigabytes_per_second * 1e9,
         link=calibration.gigabytes_per_second * 1e9,

@@ -6,7 +6,7 @@ Not for what a layout costs (`memory`, `timing`), nor for choosing one (`candida
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from isoflop.models.config import DecoderConfig
@@ -40,6 +40,8 @@ class Layout:
     zero: int = 3
     """3: all states sharded, parameters gathered for every pass. 1: only optimizer states sharded,
     gradients reduced once a step (Rajbhandari et al. 2020)."""
+    interleave: int = 1
+    """Pieces of the model on each stage (interleaved schedule); divides the pipeline's bubble."""
     recompute: Recompute = "none"
     """What the backward pass computes again: nothing; all but the results of matrix products and
     attention (`selective`); the whole block from its input (`full`)."""
@@ -69,8 +71,8 @@ def layouts(
     """Every layout of these devices that divides the model and the batch.
 
     Tensor and context parallel stay within a node, as in practice: both wait for the link in every
-    layer. Pipelines only cross nodes. Of several sharding groups, all data-parallel devices and one
-    node's are offered.
+    layer. Pipelines only cross nodes. Sharding groups
+    are one node's data-parallel devices, 8 or 64 nodes', and all.
     """
     for tp in _divisors(min(per_node, devices), config.n_kv_heads):
         for cp in _powers(per_node // tp, config.max_seq_len // 8192):
@@ -79,19 +81,34 @@ def layouts(
                     continue
                 data = devices // (tp * cp * pp)
                 node = max(1, per_node // (tp * cp))
-                for fsdp in sorted({1, data, node if data % node == 0 else data}):
-                    shape = (data // fsdp, fsdp, tp, pp, cp)
-                    yield from _passes(shape, batch_sequences)
+                for fsdp in sorted({1, data, *_groups(node, data)}):
+                    shape = Layout(dp=data // fsdp, fsdp=fsdp, tp=tp, pp=pp, cp=cp)
+                    yield from _passes(shape, config.n_layers // pp, batch_sequences)
 
 
-def _passes(shape: tuple[int, int, int, int, int], batch_sequences: int) -> Iterator[Layout]:
-    dp, fsdp, tp, pp, cp = shape
+def _passes(shape: Layout, blocks: int, batch_sequences: int) -> Iterator[Layout]:
+    """The layouts of one shape; `blocks` is the depth of a stage."""
     for micro in _powers(LARGEST_MICRO_BATCH, LARGEST_MICRO_BATCH):
-        if batch_sequences % (dp * fsdp * micro) or batch_sequences < dp * fsdp * micro * pp:
+        passes, rest = divmod(batch_sequences, shape.data_ranks * micro)
+        if rest or passes < shape.pp:
             continue
-        for zero in (1, 3) if fsdp * cp > 1 else (1,):
+        # The interleaved schedule hands out passes in rounds of all stages.
+        pieces = _divisors(4, blocks) if shape.pp > 1 and passes % shape.pp == 0 else [1]
+        for zero in (1, 3) if shape.fsdp * shape.cp > 1 else (1,):
             for recompute in RECOMPUTE:
-                yield Layout(dp, fsdp, tp, pp, 1, cp, micro, zero, recompute)
+                yield replace(
+                    shape, micro_batch=micro, zero=zero, recompute=recompute, interleave=pieces[-1]
+                )
+
+
+def _groups(node: int, data: int) -> list[int]:
+    """One node's data-parallel devices, and 8, 64 … nodes', where these divide all."""
+    found = []
+    while node < data:
+        if data % node == 0:
+            found.append(node)
+        node *= 8
+    return found
 
 
 def _divisors(most: int, of: int) -> list[int]:

@@ -8,7 +8,8 @@ width.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 
 from isoflop.models.accounting import count_parameters
 from isoflop.models.config import DecoderConfig
@@ -41,11 +42,11 @@ class DeviceMemory:
     @property
     def total(self) -> int:
         """All of them at once."""
-        return sum(asdict(self).values())
+        return int(sum(vars(self).values()))
 
     def to_dict(self) -> dict[str, int]:
         """The memory document of a plan."""
-        return {**asdict(self), "total": self.total}
+        return {**vars(self), "total": self.total}
 
 
 def activation_bytes_per_token(config: DecoderConfig, recompute: str) -> int:
@@ -115,7 +116,10 @@ def _stage(
     else:
         parameters = HALF * own + FULL * own // shard
         gradients = FULL * own
-    kept = in_flight * blocks * activation_bytes_per_token(config, layout.recompute)
+    passes: float = in_flight
+    if layout.interleave > 1 and not last:  # (Narayanan et al. 2021, section 2.2)
+        passes += (layout.pp - 1) / layout.interleave
+    kept = passes * blocks * activation_bytes_per_token(config, layout.recompute)
     if layout.recompute != "none":  # the block at work is whole once more
         kept += activation_bytes_per_token(config, "none")
     chunk = min(loss_chunk_tokens, tokens)
@@ -125,11 +129,12 @@ def _stage(
         parameters=parameters,
         gradients=gradients,
         optimizer=2 * FULL * own // shard,
-        activations=kept * tokens // layout.tp,
+        activations=int(kept * tokens / layout.tp),
         loss=logits + hidden if last else 0,
     )
 
 
+@lru_cache(maxsize=256)
 def block_params(config: DecoderConfig) -> int:
     """Parameters of one block."""
     count = count_parameters(config)
