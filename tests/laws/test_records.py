@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from isoflop.core.errors import TableError
 from isoflop.laws import RunTable, read_table
+from isoflop.laws.records import select
 
 ROWS = [(1e6, 1e8, 4.0), (2e6, 1e8, 3.8), (1e6, 2e8, 3.7), (2e6, 2e8, 3.5)]
 
@@ -118,6 +119,38 @@ def test_flops_far_from_6nd_are_questioned() -> None:
     table = RunTable.from_arrays([1e6, 2e6], [1e8, 1e8], [4, 3.8], flops=[6e14, 4e15])
     (note,) = table.notes
     assert "in 1 of 2 runs" in note
+
+
+def test_optional_columns_are_nan_or_empty_where_absent_and_follow_a_selection() -> None:
+    bare = RunTable.from_arrays([1e6, 2e6], [1e8, 1e8], [4.0, 3.8])
+    assert np.isnan(bare.learning_rate).all()
+    assert np.isnan(bare.unique_tokens).all()
+    assert bare.family == ("", "")
+    assert bare.metrics == {}
+    full = RunTable.from_arrays(
+        [1e6, 2e6, 4e6],
+        [1e8, 1e8, 1e8],
+        [4.0, 3.8, 3.6],
+        learning_rate=[1e-3, 2e-3, 3e-3],
+        unique_tokens=[1e8, 5e7, 1e8],
+        steps=[10, 20, 30],
+        seed=[0, 1, 2],
+        family=["a", "a", "a"],
+        metrics={"arc": [0.1, 0.2, 0.3]},
+    )
+    picked = select(full, [2, 0])
+    np.testing.assert_array_equal(picked.learning_rate, [3e-3, 1e-3])
+    np.testing.assert_array_equal(picked.metrics["arc"], [0.3, 0.1])
+    assert picked.seed == ("2", "0")
+    assert "repeated" not in " ".join(picked.notes)
+    assert any("saw their data" in note for note in full.notes)
+
+
+@pytest.mark.parametrize("column", ["learning_rate", "unique_tokens", "warmup_tokens", "steps"])
+def test_a_negative_or_infinite_optional_figure_is_listed(column: str) -> None:
+    for wrong, reason in ((-1.0, "which is negative"), (np.inf, "is infinite")):
+        table = RunTable.from_arrays([1e6, 2e6], [1e8] * 2, [4.0, 3.8], **{column: [1e6, wrong]})
+        assert [reason in rejected.reason for rejected in table.rejected] == [True]
 
 
 def test_an_unknown_kind_or_missing_file_is_an_error(tmp_path: Path) -> None:

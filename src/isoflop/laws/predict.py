@@ -19,6 +19,7 @@ from isoflop.laws.interval import Noise, quantiles
 
 FLOPS_PER_PARAMETER_TOKEN = 6.0
 DIGITS = 9
+AUTO = "auto"
 KEYS = (
     *("form", "formula", "parameters", "stderr", "draws", "noise", "objective", "n_runs"),
     *("domain", "source", "warnings", "verdict"),
@@ -94,6 +95,9 @@ class Law:
     warnings: tuple[str, ...]
     verdict: str
     """`supported`, or `unsupported: ` with the reason and the run that would help most."""
+    members: tuple[dict[str, Any], ...] = ()
+    """Of the form `auto`: form, relevance, share and roll-out score of each law averaged
+    (`averaging.Member`); `parameters` are those of the first, `predict` speaks for all."""
 
     @property
     def supported(self) -> bool:
@@ -111,14 +115,17 @@ class Law:
                 raise TableError(f"{name} must be positive, not {value:g}")
         if not 0.0 < level < 1.0:
             raise TableError(f"level must lie between 0 and 1, not {level:g}", fix="Try 0.9")
-        values = np.array([list(self.parameters.values())])
-        loss = float(printed_loss(values, params, tokens)[0])
         flops = FLOPS_PER_PARAMETER_TOKEN * params * tokens
-        drawn = printed_loss(self.allowed[:, : GAMMA.size], params, tokens)
+        drawn = np.log(printed_loss(self.allowed[:, : GAMMA.size], params, tokens))
+        centre = float(np.median(drawn))
+        values = np.array([list(self.parameters.values())])
+        averaged = self.form == AUTO
+        loss = float(np.exp(centre) if averaged else printed_loss(values, params, tokens)[0])
+        widen = self.noise.widen
         low, _, high = quantiles(
-            np.log(drawn),
-            self.allowed[:, GAMMA.size],
-            self.noise.drift,
+            centre + widen * (drawn - centre),
+            widen * self.noise.at(centre) * self.allowed[:, GAMMA.size],
+            widen * self.noise.drift,
             float(np.log(flops / self.domain["flops"][1])),
             level,
         )
@@ -142,11 +149,16 @@ class Law:
         """
         if not (np.isfinite(flops) and flops > 0.0):
             raise TableError(f"flops must be positive, not {flops:g}")
-        _, big_a, big_b, a, b, *_ = self.parameters.values()
-        share = b / (a + b)
+        if self.form == AUTO:
+            _, big_a, big_b, a, b = self.allowed[:, :5].T
+        else:
+            _, big_a, big_b, a, b, *_ = np.array([list(self.parameters.values())]).T
+        shares = b / (a + b)
         ln_product = np.log(flops / FLOPS_PER_PARAMETER_TOKEN)
         ln_g = (np.log(a) + np.log(big_a) - np.log(b) - np.log(big_b)) / (a + b)
-        params = float(np.exp(ln_g + share * ln_product))
+        # The median over the laws averaged; a single law is its own median.
+        params = float(np.exp(np.median(ln_g + shares * ln_product)))
+        share = float(np.median(shares))
         tokens = float(np.exp(ln_product - np.log(params)))
         return Optimal(
             params,
@@ -163,14 +175,18 @@ class Law:
             "formula": self.formula,
             "parameters": dict(self.parameters),
             "stderr": dict(self.stderr),
-            "draws": _rounded(self.draws),
+            "draws": rounded(self.draws),
             "noise": {
                 "run_to_run": self.noise.run_to_run,
                 "degrees_of_freedom": self.noise.degrees,
                 "drift": self.noise.drift,
+                "relevance": self.noise.relevance,
+                "low": self.noise.low,
+                "widen": self.noise.widen,
+                "members": [dict(m) for m in self.members],
                 "form": GAMMA.name,
                 "columns": [*GAMMA.parameters, "run_to_run"],
-                "draws": _rounded(self.allowed),
+                "draws": rounded(self.allowed),
             },
             "objective": self.objective,
             "n_runs": self.n_runs,
@@ -209,7 +225,14 @@ def load_law(path: Path | str) -> Law:
             parameters={k: float(v) for k, v in raw["parameters"].items()},
             stderr={k: float(v) for k, v in raw["stderr"].items()},
             draws=np.array(raw["draws"], dtype=np.float64),
-            noise=Noise(noise["run_to_run"], noise["degrees_of_freedom"], noise["drift"]),
+            noise=Noise(
+                noise["run_to_run"],
+                noise["degrees_of_freedom"],
+                noise["drift"],
+                noise.get("relevance", 0.0),
+                noise.get("low", 1.0),
+                noise.get("widen", 1.0),
+            ),
             allowed=np.array(noise["draws"], dtype=np.float64).reshape(-1, GAMMA.size + 1),
             objective=raw["objective"],
             n_runs=int(raw["n_runs"]),
@@ -217,6 +240,7 @@ def load_law(path: Path | str) -> Law:
             source=tuple(raw["source"]),
             warnings=tuple(raw["warnings"]),
             verdict=raw["verdict"],
+            members=tuple(noise.get("members", ())),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ArtifactError(
@@ -244,7 +268,7 @@ def render_law(document: dict[str, Any]) -> str:
     return text
 
 
-def _rounded(draws: Array) -> list[list[float]]:
+def rounded(draws: Array) -> list[list[float]]:
     return [[float(f"{value:.{DIGITS}g}") for value in row] for row in draws.tolist()]
 
 

@@ -1,16 +1,14 @@
-"""Tables of runs: reading CSV, JSONL, Parquet and ladder directories; not for fitting them.
+"""Tables of runs: what a row means, which rows are usable; not for reading files or fitting.
 
 A row that cannot be used is left out and listed with its reason; it is never dropped in silence.
+What is merely odd stays in and becomes a note (`quality`), which a law carries as a warning.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,19 @@ from numpy.typing import ArrayLike
 from isoflop.core.artifact import sha256_file
 from isoflop.core.errors import TableError
 from isoflop.laws.forms import Array
+from isoflop.laws.quality import questions
+from isoflop.laws.reading import BROKEN, check_columns, read_rows, rename
 
 REQUIRED = ("params", "tokens", "loss")
-OPTIONAL = ("flops", "loss_stderr", "bits_per_byte", "weight", "run_id", "seed")
-KNOWN = REQUIRED + OPTIONAL
-_FIGURES = ("flops", "loss_stderr", "bits_per_byte", "weight")
+FIGURES = (
+    *("flops", "loss_stderr", "bits_per_byte", "weight", "params_total", "learning_rate"),
+    *("batch_tokens", "unique_tokens", "steps", "warmup_tokens"),
+)
+WORDS = ("run_id", "seed", "schedule", "family")
+METRIC = "metric:"
+KNOWN = (*REQUIRED, *FIGURES, *WORDS)
 # Guessing uniformly over a vocabulary of 256k costs 12.45 nats a token: more is not a usable loss.
 LARGEST_LOSS = 12.5
-USUAL_NAMES = {
-    "params": ("n", "parameters", "num_params", "n_params", "model_size"),
-    "tokens": ("d", "num_tokens", "n_tokens", "tokens_seen"),
-    "loss": ("final_loss", "val_loss", "eval_loss", "validation_loss", "train_loss"),
-    "flops": ("c", "compute", "training_flops"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class RunTable:
-    """Usable runs, one per row; build it with `from_arrays` or `read_table`."""
+    """Usable runs, one per row; build it with `from_arrays` or `read_table`.
+
+    R is the number of runs. An optional figure is NaN, an optional word empty, where absent.
+    """
 
     params: Array
     """Weights except input and position embeddings, (R,)."""
@@ -57,13 +58,30 @@ class RunTable:
     flops: Array
     """Training FLOPs, (R,); 6·params·tokens where the table has none."""
     loss_stderr: Array
-    """Standard error of each loss, (R,); NaN where unknown."""
+    """Standard error of each loss, (R,)."""
     bits_per_byte: Array
-    """The same loss per byte of text, (R,); NaN where unknown. With it the table says how many
-    nats per token one bit per byte is, and so where the entropy of text lies."""
+    """The same loss per byte of text, (R,). With it the table says how many nats per token one bit
+    per byte is, and so where the entropy of text lies."""
     weight: Array
     """Weight of each run in the fit, (R,)."""
+    params_total: Array
+    """All weights, embeddings included, (R,)."""
+    learning_rate: Array
+    """Peak learning rate, (R,)."""
+    batch_tokens: Array
+    """Tokens per optimizer step, (R,)."""
+    unique_tokens: Array
+    """Tokens of the corpus; fewer than `tokens` where data were repeated, (R,)."""
+    steps: Array
+    """Optimizer steps, (R,)."""
+    warmup_tokens: Array
+    """Tokens before the learning rate reached its peak, (R,)."""
     run_id: tuple[str, ...]
+    seed: tuple[str, ...]
+    schedule: tuple[str, ...]
+    family: tuple[str, ...]
+    metrics: dict[str, Array] = field(default_factory=dict)
+    """The `metric:*` columns by the name behind the colon, (R,) each."""
     rejected: tuple[Rejected, ...] = ()
     source: tuple[dict[str, str], ...] = ()
     """`{path, sha256}` of each file."""
@@ -88,24 +106,50 @@ class RunTable:
         loss_stderr: ArrayLike | None = None,
         bits_per_byte: ArrayLike | None = None,
         weight: ArrayLike | None = None,
+        params_total: ArrayLike | None = None,
+        learning_rate: ArrayLike | None = None,
+        batch_tokens: ArrayLike | None = None,
+        unique_tokens: ArrayLike | None = None,
+        steps: ArrayLike | None = None,
+        warmup_tokens: ArrayLike | None = None,
         run_id: Sequence[str] | None = None,
+        seed: Sequence[str | int] | None = None,
+        schedule: Sequence[str] | None = None,
+        family: Sequence[str] | None = None,
+        metrics: Mapping[str, ArrayLike] | None = None,
     ) -> RunTable:
         """Make a table of R runs from arrays of shape (R,).
 
         Raises:
             TableError: Lengths differ, no row is usable, or the loss is not a loss in nats.
         """
-        columns: dict[str, Sequence[Any]] = {
-            "params": np.asarray(params, dtype=np.float64).ravel().tolist(),
-            "tokens": np.asarray(tokens, dtype=np.float64).ravel().tolist(),
-            "loss": np.asarray(loss, dtype=np.float64).ravel().tolist(),
+        figures: dict[str, ArrayLike | None] = {
+            "params": params,
+            "tokens": tokens,
+            "loss": loss,
+            "flops": flops,
+            "loss_stderr": loss_stderr,
+            "bits_per_byte": bits_per_byte,
+            "weight": weight,
+            "params_total": params_total,
+            "learning_rate": learning_rate,
+            "batch_tokens": batch_tokens,
+            "unique_tokens": unique_tokens,
+            "steps": steps,
+            "warmup_tokens": warmup_tokens,
+            **{METRIC + name: values for name, values in (metrics or {}).items()},
         }
-        given = {"flops": flops, "loss_stderr": loss_stderr, "bits_per_byte": bits_per_byte}
-        for name, values in (given | {"weight": weight}).items():
-            if values is not None:
-                columns[name] = np.asarray(values, dtype=np.float64).ravel().tolist()
-        if run_id is not None:
-            columns["run_id"] = list(run_id)
+        words: dict[str, Sequence[str | int] | None] = {
+            "run_id": run_id,
+            "seed": seed,
+            "schedule": schedule,
+            "family": family,
+        }
+        columns: dict[str, Sequence[Any]] = {
+            name: np.asarray(values, dtype=np.float64).ravel().tolist()
+            for name, values in figures.items()
+            if values is not None
+        } | {name: list(values) for name, values in words.items() if values is not None}
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) != 1:
             counted = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -123,7 +167,7 @@ def read_table(
 
     Args:
         paths: CSV, JSONL or Parquet files, or ladder directories (their `runs.csv` is read).
-        columns: Our column name → the table's, e.g. `{"params": "N", "tokens": "D"}`.
+        columns: Our column name → the table's, e.g. `{"params": "N", "metric:c4": "loss_c4"}`.
 
     Raises:
         TableError: A file is missing, of an unknown kind or lacks a required column; no row is
@@ -133,12 +177,12 @@ def read_table(
     if not given:
         raise TableError("no run table was given", fix="Name a CSV, JSONL or Parquet file")
     renamed = dict(columns or {})
-    unknown = [name for name in renamed if name not in KNOWN]
+    unknown = [name for name in renamed if name not in KNOWN and not name.startswith(METRIC)]
     if unknown:
         raise TableError(
             f"{', '.join(unknown)} is no column of a run table",
             where="--columns",
-            fix=f"Our names stand on the left: {', '.join(KNOWN)}",
+            fix=f"Our names stand on the left: {', '.join(KNOWN)}, {METRIC}NAME",
         )
     rows: list[tuple[str, dict[str, Any]]] = []
     sources = []
@@ -146,70 +190,31 @@ def read_table(
         file = path / "runs.csv" if path.is_dir() else path
         if not file.is_file():
             raise TableError("no such run table", where=str(file))
-        found = list(_read_rows(file))
+        found = list(read_rows(file))
         header = {name for _, row in found for name in row}
-        _check_columns(header, renamed, file)
-        rows.extend((where, _rename(row, renamed)) for where, row in found)
+        check_columns(header, renamed, REQUIRED, file)
+        rows.extend((where, rename(row, renamed)) for where, row in found)
         sources.append({"path": str(path), "sha256": sha256_file(file)})
     return _assemble(rows, tuple(sources), ", ".join(map(str, given)))
 
 
-def _read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    kind = file.suffix.lower()
-    if kind == ".csv":
-        with open(file, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            for row in reader:
-                yield f"{file}:{reader.line_num}", {k: v for k, v in row.items() if k is not None}
-    elif kind in (".jsonl", ".ndjson"):
-        with open(file, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
-                if line.strip():
-                    yield f"{file}:{number}", _parse_json_row(line)
-    elif kind == ".parquet":
-        import pyarrow.parquet  # only tables in Parquet pay for the import
-
-        for number, row in enumerate(pyarrow.parquet.read_table(file).to_pylist()):
-            yield f"{file} row {number}", dict(row)
-    else:
-        raise TableError(
-            f"files ending in {kind or 'nothing'} are not run tables",
-            where=str(file),
-            fix="Give a .csv, .jsonl or .parquet file, or a ladder directory",
-        )
+def select(table: RunTable, rows: Any) -> RunTable:
+    """The runs picked by a boolean mask or by indices (R',), questioned anew."""
+    picked = np.arange(len(table))[rows]
+    changes: dict[str, Any] = {
+        "metrics": {name: values[picked] for name, values in table.metrics.items()}
+    }
+    for column in fields(table):
+        values = getattr(table, column.name)
+        if isinstance(values, np.ndarray):
+            changes[column.name] = values[picked]
+        elif column.name in WORDS:
+            changes[column.name] = tuple(values[i] for i in picked)
+    return _questioned(replace(table, **changes))
 
 
-def _parse_json_row(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return {"!": f"not valid JSON: {error.msg}"}
-    return row if isinstance(row, dict) else {"!": "not a JSON object"}
-
-
-def _rename(row: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    return row | {ours: row.get(theirs) for ours, theirs in renamed.items()}
-
-
-def _check_columns(header: set[str], renamed: Mapping[str, str], file: Path) -> None:
-    absent = [theirs for theirs in renamed.values() if theirs not in header]
-    missing = [name for name in REQUIRED if name not in renamed and name not in header]
-    if not absent and not missing:
-        return
-    lower = {name.lower(): name for name in header}
-    guesses = []
-    for name in missing:
-        usual = [lower[u] for u in USUAL_NAMES[name] if u in lower]
-        close = usual or get_close_matches(name, sorted(header), n=1, cutoff=0.6)
-        if close:
-            guesses.append(f"{name}={close[0]}")
-    says = f"the table has no column {', '.join(absent + missing)}"
-    hint = f"Map it with --columns {','.join(guesses)}" if guesses else "Map it with --columns"
-    raise TableError(
-        f"{says} (it has {', '.join(sorted(h for h in header if h != '!')[:12]) or 'no columns'})",
-        where=str(file),
-        fix=hint if missing else "Check the names on the right of --columns",
-    )
+def _questioned(table: RunTable) -> RunTable:
+    return replace(table, notes=tuple(question.text for question in questions(table)))
 
 
 def _number(value: Any) -> float:
@@ -221,10 +226,11 @@ def _number(value: Any) -> float:
 
 def _usable(row: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
     """The row's numbers and, where it cannot be used, the reason."""
-    if "!" in row:
-        return {}, str(row["!"])
+    if BROKEN in row:
+        return {}, str(row[BROKEN])
     numbers: dict[str, float] = {}
-    for name in (*REQUIRED, *_FIGURES):
+    metrics = [name for name in row if isinstance(name, str) and name.startswith(METRIC)]
+    for name in (*REQUIRED, *FIGURES, *metrics):
         try:
             numbers[name] = _number(row.get(name))
         except (TypeError, ValueError):
@@ -235,9 +241,11 @@ def _usable(row: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
             return {}, f"{name} is missing" if missing else f"{name} is infinite"
         if numbers[name] <= 0.0:
             return {}, f"{name} is {numbers[name]:g}, which is not positive"
-    for name in _FIGURES:
+    for name in FIGURES:
         if numbers[name] < 0.0:
             return {}, f"{name} is {numbers[name]:g}, which is negative"
+        if math.isinf(numbers[name]):
+            return {}, f"{name} is infinite"
     if numbers["weight"] == 0.0:
         return {}, "its weight is 0"
     return numbers, None
@@ -247,13 +255,13 @@ def _assemble(
     rows: Sequence[tuple[str, Mapping[str, Any]]], source: tuple[dict[str, str], ...], name: str
 ) -> RunTable:
     kept: list[dict[str, float]] = []
-    names: list[str] = []
+    words: list[dict[str, str]] = []
     rejected: list[Rejected] = []
     for where, row in rows:
         numbers, reason = _usable(row)
         if reason is None:
             kept.append(numbers)
-            names.append(str(row.get("run_id") or where))
+            words.append({w: _word(row.get(w)) for w in WORDS} | {"where": where})
         else:
             rejected.append(Rejected(where, reason))
     if not kept:
@@ -263,20 +271,30 @@ def _assemble(
             where=name,
             fix="Each row needs positive params, tokens and loss",
         )
-    column = {key: np.array([k[key] for k in kept]) for key in kept[0]}
+    column = {
+        key: np.array([k.get(key, math.nan) for k in kept])
+        for key in dict.fromkeys(key for k in kept for key in k)
+    }
+    standard = 6.0 * column["params"] * column["tokens"]
+    absent = np.isnan(column["flops"]) | (column["flops"] == 0.0)
+    column["flops"] = np.where(absent, standard, column["flops"])
+    column["weight"] = np.where(np.isnan(column["weight"]), 1.0, column["weight"])
+    figures: dict[str, Any] = {key: column[key] for key in (*REQUIRED, *FIGURES)}
     table = RunTable(
-        params=column["params"],
-        tokens=column["tokens"],
-        loss=column["loss"],
-        flops=column["flops"],
-        loss_stderr=column["loss_stderr"],
-        bits_per_byte=column["bits_per_byte"],
-        weight=np.where(np.isnan(column["weight"]), 1.0, column["weight"]),
-        run_id=tuple(names),
+        **figures,
+        run_id=tuple(w["run_id"] or w["where"] for w in words),
+        seed=tuple(w["seed"] for w in words),
+        schedule=tuple(w["schedule"] for w in words),
+        family=tuple(w["family"] for w in words),
+        metrics={key.removeprefix(METRIC): column[key] for key in column if key.startswith(METRIC)},
         rejected=tuple(rejected),
         source=source,
     )
-    return _question(_drop_diverged(table, name))
+    return _drop_diverged(_questioned(table), name)
+
+
+def _word(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _drop_diverged(table: RunTable, name: str) -> RunTable:
@@ -296,35 +314,3 @@ def _drop_diverged(table: RunTable, name: str) -> RunTable:
         for i in np.flatnonzero(too_large)
     )
     return select(replace(table, rejected=table.rejected + rejected), ~too_large)
-
-
-def _question(table: RunTable) -> RunTable:
-    """Fill in FLOPs and note what looks wrong with the units."""
-    standard = 6.0 * table.params * table.tokens
-    flops = np.where(np.isnan(table.flops) | (table.flops == 0.0), standard, table.flops)
-    notes = []
-    ratio = flops / standard
-    odd = (ratio > 2.0) | (ratio < 0.5)
-    if odd.any():
-        notes.append(
-            f"flops is not within a factor 2 of 6·params·tokens in {int(odd.sum())} of {len(ratio)}"
-            f" runs (e.g. {table.run_id[int(np.argmax(odd))]}): check the units of params and "
-            "tokens, or small models whose output layer and attention dominate"
-        )
-    return replace(table, flops=flops, notes=table.notes + tuple(notes))
-
-
-def select(table: RunTable, rows: Any) -> RunTable:
-    """The runs picked by a boolean mask or by indices (R',)."""
-    picked = np.arange(len(table))[rows]
-    return replace(
-        table,
-        params=table.params[picked],
-        tokens=table.tokens[picked],
-        loss=table.loss[picked],
-        flops=table.flops[picked],
-        loss_stderr=table.loss_stderr[picked],
-        bits_per_byte=table.bits_per_byte[picked],
-        weight=table.weight[picked],
-        run_id=tuple(table.run_id[i] for i in picked),
-    )

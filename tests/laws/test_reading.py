@@ -1,0 +1,48 @@
+"""Rows from files: kinds, broken lines, and columns under other names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from isoflop.core.errors import TableError
+from isoflop.laws import read_table
+from isoflop.laws.reading import BROKEN, check_columns, read_rows, rename
+
+
+def test_every_line_of_a_file_is_a_row_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"params": 1}\n\n[2]\nnot json\n')
+    rows = list(read_rows(path))
+    assert [place for place, _ in rows] == [f"{path}:{n}" for n in (1, 3, 4)]
+    assert rows[0][1] == {"params": 1}
+    assert all(BROKEN in row for _, row in rows[1:])
+
+
+def test_a_spreadsheet_with_a_byte_order_mark_keeps_its_first_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfparams,tokens\n1,2\n")
+    assert next(read_rows(path))[1] == {"params": "1", "tokens": "2"}
+
+
+def test_renaming_adds_our_names_beside_the_others() -> None:
+    assert rename({"N": 1}, {"params": "N"}) == {"N": 1, "params": 1}
+
+
+def test_every_missing_column_is_named_with_a_guess() -> None:
+    with pytest.raises(TableError, match="params=model_size"):
+        check_columns({"model_size", "tokens", "loss"}, {}, ("params", "tokens"), Path("a.csv"))
+
+
+def test_metrics_and_all_optional_columns_are_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("N,D,l,metric:arc,code,lr,U,kind\n1e6,1e8,4,0.3,2.5,1e-3,5e7,dense\n")
+    names = {"params": "N", "tokens": "D", "loss": "l", "metric:code": "code"}
+    more = {"learning_rate": "lr", "unique_tokens": "U", "family": "kind"}
+    table = read_table(path, names | more)
+    assert table.metrics["arc"][0] == 0.3
+    assert table.metrics["code"][0] == 2.5
+    assert (table.learning_rate[0], table.unique_tokens[0]) == (1e-3, 5e7)
+    assert table.family == ("dense",)
+    assert table.schedule == ("",)
