@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -34,7 +34,8 @@ from isoflop.training.recipe import ModelConfig, OptimizerConfig
 SEQ_LEN = 256
 WARMUP_ROUNDS, FEWEST_ROUNDS = 2, 5
 MATCHED = 0.02
-"""Peers may differ from Isoflop by this share in parameters and in FLOPs per token."""
+"""Peers may differ from Isoflop by this share in parameters and in FLOPs per token; parameters
+without the GPT's learned positions, which multiply nothing."""
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
 
 
@@ -51,20 +52,28 @@ class Case:
 
 
 CASES = (
+    Case("0.2M", 96, 1, 32, 1024, 1024),
+    Case("0.2M", 96, 1, 32, 1024, 4096),
     Case("1M", 128, 4, 32, 1024, 1024),
     Case("1M", 128, 4, 32, 1024, 2048),
     Case("1M", 128, 4, 32, 1024, 4096),
+    Case("1M", 128, 2, 32, 4096, 4096),
     Case("10M", 320, 7, 64, 4096, 2048),
-    Case("30M", 512, 8, 64, 8192, 2048),
+    Case("30M", 512, 4, 64, 32_768, 2048),
 )
+"""Sizes are weights of matrix products: at the smallest ones the output layer is half of them."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to measure."""
 
-    sizes: tuple[str, ...] = ("1M", "10M", "30M")
+    sizes: tuple[Literal["0.2M", "1M", "10M", "30M"], ...] = ("0.2M", "1M", "10M", "30M")
     """Which sizes."""
+    vocabularies: tuple[int, ...] = ()
+    """Only cases of these vocabularies; all when not given."""
+    batches: tuple[int, ...] = ()
+    """Only cases of these tokens per step; all when not given."""
     seconds: float = 30.0
     """Seconds per case, and at least five rounds."""
     threads: int | None = None
@@ -84,6 +93,17 @@ class Contestant:
     flops_per_token: float
     step: Callable[[Tensor, Tensor], float]
     """(ids_BT, labels_BT) → mean loss in nats, after one optimizer step."""
+
+
+def chosen(options: Options) -> list[Case]:
+    """The cases asked for."""
+    return [
+        case
+        for case in CASES
+        if case.size in options.sizes
+        and case.vocab_size in (options.vocabularies or (case.vocab_size,))
+        and case.batch_tokens in (options.batches or (case.batch_tokens,))
+    ]
 
 
 # --- the contestants -----------------------------------------------------------------------
@@ -194,7 +214,7 @@ def _contestant(
         p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "positions" not in n
     )
     attention = 6 * case.n_layers * SEQ_LEN * case.d_model
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for n, p in model.named_parameters() if "positions" not in n)
     return Contestant(name, parameters, 6 * matrices + attention, step)
 
 
@@ -340,7 +360,7 @@ def main(options: Options) -> None:
     load_before = os.getloadavg()[0]
     peaks = [measure_peak("float32", threads, seconds=1.0)]
     raced = []
-    for case in (case for case in CASES if case.size in options.sizes):
+    for case in chosen(options):
         raced.append((case, *measure(case, options)))
         peaks.append(measure_peak("float32", threads, seconds=1.0))
     peak = max(peaks)  # of large products, the best of those measured between the cases

@@ -7,6 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from isoflop.models import accounting, fused
+from isoflop.models import config as config_module
 from isoflop.models.accounting import (
     FLOAT32_BYTES,
     count_parameters,
@@ -15,7 +17,6 @@ from isoflop.models.accounting import (
     memory_bytes,
 )
 from isoflop.models.decoder import Decoder, KVCache
-from isoflop.training.objectives import TokenBatch, next_token_loss
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS
@@ -57,8 +58,19 @@ def _counted(decoder: Decoder, *, backward: bool) -> int:
     return counter.get_total_flops()
 
 
-def test_projections_feed_forward_and_output_flops_are_those_torch_counts(any_decoder):
-    # The fused CPU attention is unknown to FlopCounterMode, which counts 0 for it.
+@pytest.fixture(params=["fused", "plain"])
+def form(request, monkeypatch):
+    """The fast CPU forms, with the products FlopCounterMode knows; and the plain ones."""
+    monkeypatch.setattr(fused, "_ONEDNN", None)
+    if request.param == "plain":
+        monkeypatch.setattr(config_module, "LONGEST_FUSED", 0)
+        monkeypatch.setattr(accounting, "LONGEST_FUSED", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("form", ["plain"], indirect=True)
+def test_projections_feed_forward_and_output_flops_are_those_torch_counts(form, any_decoder):
+    # torch's own CPU attention is unknown to FlopCounterMode, which counts 0 for it.
     flops = flops_per_token(any_decoder.config, SEQ_LEN)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         forward = _counted(any_decoder, backward=False)
@@ -68,9 +80,9 @@ def test_projections_feed_forward_and_output_flops_are_those_torch_counts(any_de
     assert training == TOKENS * 3 * linear
 
 
-def test_attention_flops_are_half_of_the_whole_square_that_plain_attention_computes(any_decoder):
-    # Plain attention multiplies the masked half too and FlopCounterMode rightly counts it; the
-    # model needs the lower half only.
+def test_attention_flops_are_half_of_the_whole_square_that_a_block_computes(form, any_decoder):
+    # Plain attention, and a block of the fused one, multiplies the masked half too and
+    # FlopCounterMode rightly counts it; the model needs the lower half only.
     flops = flops_per_token(any_decoder.config, SEQ_LEN)
     with sdpa_kernel(SDPBackend.MATH):
         forward = _counted(any_decoder, backward=False)
@@ -80,10 +92,10 @@ def test_attention_flops_are_half_of_the_whole_square_that_plain_attention_compu
 
 
 def _saved_bytes(decoder: Decoder, n_documents: int) -> int:
-    """Bytes that one forward pass and its loss keep for the backward pass, weights aside."""
+    """Bytes that a forward pass up to the loss keeps for the backward pass, weights aside."""
     ids = torch.zeros(ROWS, SEQ_LEN, dtype=torch.long)
     document = torch.arange(SEQ_LEN).mul(n_documents).div(SEQ_LEN, rounding_mode="floor")
-    batch = TokenBatch(ids, ids, document.expand(ROWS, -1).contiguous(), TOKENS)
+    document_BT = document.expand(ROWS, -1).contiguous()
     own = {t.untyped_storage().data_ptr() for t in (*decoder.parameters(), *decoder.buffers())}
     kept: dict[int, torch.Tensor] = {}
 
@@ -94,19 +106,21 @@ def _saved_bytes(decoder: Decoder, n_documents: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = next_token_loss(decoder, batch)
-    assert loss.requires_grad
+        hidden = decoder.hidden(ids, document_BT)
+    assert hidden.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def test_activations_of_packed_documents_are_foretold_to_one_percent(any_decoder):
+def test_activations_of_packed_documents_are_foretold_to_one_percent(form, any_decoder):
     foretold = memory_bytes(
         any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
     ).activations
     assert foretold == pytest.approx(_saved_bytes(any_decoder, n_documents=3), rel=0.01)
 
 
-def test_activations_of_whole_documents_are_at_most_those_foretold_and_within_a_tenth(any_decoder):
+def test_activations_of_whole_documents_are_at_most_those_foretold_and_within_a_tenth(
+    form, any_decoder
+):
     foretold = memory_bytes(
         any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
     ).activations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isoflop.models.config import DecoderConfig
+from isoflop.models.config import BLOCK_QUERIES, FEWEST_FUSED, LONGEST_FUSED, DecoderConfig
 
 FLOAT32_BYTES = 4
 
@@ -140,28 +140,45 @@ def memory_bytes(
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     heads = config.n_heads + config.n_kv_heads
     width = config.d_model
-    # Numbers per token and layer. A norm keeps its input, the input normalised and one scale per
-    # row; what it puts out, a projection keeps as its input.
-    norms = 2 * (3 * width + 1)
-    attention = (
-        (query + 2 * key)  # projected; values stay here
-        + (query + key) + heads  # normalised, and scales
-        + (query + key)  # rotated
-        + 2 * query + config.n_heads  # mixed, as heads and side by side; log-sum-exp
-    )  # fmt: skip
+    if FEWEST_FUSED <= seq_len <= LONGEST_FUSED:
+        # Numbers per token and layer. A norm keeps the input normalised and one scale per row.
+        norm = last_norm = width + 1
+        attention = (
+            (query + key) + heads  # normalised, and scales
+            + (query + key) + key  # rotated, and values
+            + query  # mixed
+            + config.n_heads * _keys_per_query(seq_len)  # shares of attention
+        )  # fmt: skip
+        # The weights of queries, keys and values side by side, and the gains of their norms.
+        fixed = config.n_layers * (width * (query + 2 * key) + heads * config.head_dim)
+    else:
+        # A norm keeps its input too; what it puts out, a projection keeps as its input.
+        norm, last_norm = 3 * width + 1, 2 * width + 1
+        attention = (
+            (query + 2 * key)  # projected; values stay here
+            + (query + key) + heads  # normalised, and scales
+            + (query + key)  # rotated
+            + 2 * query + config.n_heads  # mixed, as heads and side by side; log-sum-exp
+        )  # fmt: skip
+        fixed = micro_batch_tokens * seq_len  # the document mask
     feed_forward = 4 * config.d_ff  # gate, silu(gate), up, their product
-    per_token = config.n_layers * (norms + attention + feed_forward) + 2 * width + 1
-    # The weights of queries, keys and values copied side by side, and the document mask.
-    fixed = config.n_layers * width * (query + 2 * key) + micro_batch_tokens * seq_len
+    per_token = config.n_layers * (2 * norm + attention + feed_forward) + last_norm
     ids = 8 * micro_batch_tokens  # for the gradient of the embedding
     chunk = min(loss_chunk_tokens, micro_batch_tokens) * config.vocab_size
     return Memory(
         parameters=FLOAT32_BYTES * count.params_total,
         gradients=FLOAT32_BYTES * count.params_total,
         optimizer=2 * FLOAT32_BYTES * count.params_total,
-        activations=FLOAT32_BYTES * (micro_batch_tokens * per_token + fixed) + ids,
+        activations=round(FLOAT32_BYTES * (micro_batch_tokens * per_token + fixed)) + ids,
         loss=FLOAT32_BYTES * (chunk + width * (2 * micro_batch_tokens + config.vocab_size)),
     )
+
+
+def _keys_per_query(seq_len: int) -> float:
+    """Keys that a query is multiplied with on average, block by block of queries."""
+    ends = [min(s + BLOCK_QUERIES, seq_len) for s in range(0, seq_len, BLOCK_QUERIES)]
+    starts = [0, *ends[:-1]]
+    return sum((e - s) * e for s, e in zip(starts, ends, strict=True)) / seq_len
 
 
 def kv_bytes_per_token(config: DecoderConfig, bytes_per_value: int = FLOAT32_BYTES) -> int:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 from isoflop.core.errors import RecipeError
 
+FEWEST_FUSED = 8
+"""Shortest window for the fast CPU forms: shorter ones are generation's, a token at a time."""
+LONGEST_FUSED = 512
+"""Longest window whose attention a CPU computes block by block and keeps (`fused.py`)."""
+BLOCK_QUERIES = 64
+"""Queries of one such block: keys after the last of them are skipped, not masked."""
+
 
 @dataclass(frozen=True)
 class DecoderConfig:

@@ -14,8 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isoflop.models import fused, fused_attention
 from isoflop.models.config import DecoderConfig
-from isoflop.models.layers import DocumentMask, RotaryPositions, causal_attention
+from isoflop.models.layers import (
+    DocumentMask,
+    RotaryPositions,
+    causal_attention,
+    fused_applies,
+)
 
 
 class KVCache:
@@ -47,7 +53,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
         width, query = config.d_model, config.n_heads * config.head_dim
         key = config.n_kv_heads * config.head_dim
         self.q_proj = nn.Linear(width, query, bias=False)
@@ -60,24 +66,45 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
+        norm: nn.RMSNorm,
         rotary: RotaryPositions,
         documents: DocumentMask | None,
         cache: KVCache | None,
         start: int,
     ) -> Tensor:
-        # One wide product instead of three narrow ones: copying the weights together costs
-        # D·D, the product B·T·D·D, and narrow products leave the cores waiting.
-        weight = torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        heads_BTHK = torch.unflatten(F.linear(x_BTD, weight), -1, (-1, self.head_dim))
-        q_BTHK, k_BTGK, v_BTGK = torch.split(heads_BTHK, self.heads, dim=-2)
+        """The stream `x_BTD` with what its normalised tokens attend to added."""
+        if cache is None and fused_applies(x_BTD):
+            return self._fused(x_BTD, norm, rotary, documents)
+        h_BTD = norm(x_BTD)
+        q_BTHK = torch.unflatten(self.q_proj(h_BTD), -1, (-1, self.head_dim))
+        k_BTGK = torch.unflatten(self.k_proj(h_BTD), -1, (-1, self.head_dim))
+        v_BTGK = torch.unflatten(self.v_proj(h_BTD), -1, (-1, self.head_dim))
         q_BHTK = rotary(self.q_norm(q_BTHK).transpose(1, 2), start)
         k_BGTK = rotary(self.k_norm(k_BTGK).transpose(1, 2), start)
         v_BGTK = v_BTGK.transpose(1, 2)
         if cache is not None:
             k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
         mixed_BHTK = causal_attention(q_BHTK, k_BGTK, v_BGTK, documents)
-        out: Tensor = self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
+        out: Tensor = x_BTD + self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
         return out
+
+    def _fused(
+        self,
+        x_BTD: Tensor,
+        norm: nn.RMSNorm,
+        rotary: RotaryPositions,
+        documents: DocumentMask | None,
+    ) -> Tensor:
+        """The same, by the CPU's fused forms."""
+        return fused_attention.attention(
+            x_BTD,
+            norm.weight,
+            (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight, self.o_proj.weight),
+            (self.q_norm.weight, self.k_norm.weight),
+            rotary.turn(0, x_BTD.shape[1], x_BTD.dtype),
+            norm.eps or 0.0,
+            documents.bias_R1TT[:, 0] if documents is not None and documents.n_mixed else None,
+        )
 
 
 class FeedForward(nn.Module):
@@ -89,8 +116,13 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+    def forward(self, x_BTD: Tensor, norm: nn.RMSNorm) -> Tensor:
+        """The stream `x_BTD` with what its normalised tokens bring forth added."""
+        if fused_applies(x_BTD):
+            gate, up, down = self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
+            return fused.feed_forward(x_BTD, norm.weight, gate, up, down, norm.eps or 0.0)
+        h_BTD = norm(x_BTD)
+        out: Tensor = x_BTD + self.down_proj(F.silu(self.gate_proj(h_BTD)) * self.up_proj(h_BTD))
         return out
 
 
@@ -112,9 +144,8 @@ class Block(nn.Module):
         cache: KVCache | None,
         start: int,
     ) -> Tensor:
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rotary, documents, cache, start)
-        x_BTD = x_BTD + attended_BTD
-        out: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        x_BTD = self.self_attn(x_BTD, self.input_layernorm, rotary, documents, cache, start)
+        out: Tensor = self.mlp(x_BTD, self.post_attention_layernorm)
         return out
 
 
@@ -156,6 +187,8 @@ class Decoder(nn.Module):
         documents = None if document_BT is None else DocumentMask(document_BT, x_BTD.dtype)
         for block in self.layers:
             x_BTD = block(x_BTD, self.rotary, documents, cache, start)
+        if fused_applies(x_BTD):
+            return fused.norm(x_BTD, self.norm.weight, self.norm.eps or 0.0)
         out: Tensor = self.norm(x_BTD)
         return out
 

@@ -3,7 +3,8 @@
 Not for whole models (see `decoder.py`) nor for their initial values (`initialise.py`).
 
 Shape suffixes, here and in every model file: B batch, T time, S keys' time, D model width,
-H query heads, G key–value heads, K head width, F feed-forward width, V vocabulary.
+H query heads, G key–value heads, K head width, P = K/2 rotary pairs, F feed-forward width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from isoflop.models import config
 
 
 class RotaryPositions(nn.Module):
@@ -20,24 +23,43 @@ class RotaryPositions(nn.Module):
     half by the angle position · theta^(−2i/K).
     """
 
-    cos_TK: Tensor
-    sin_TK: Tensor
+    cos_PT: Tensor
+    sin_PT: Tensor
 
     def __init__(self, head_dim: int, max_seq_len: int, theta: float) -> None:
         super().__init__()
         # Computed in float64: float32 angles are off by 1e-4 at position 4096.
-        frequency_K = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-        angle_TK = torch.outer(torch.arange(max_seq_len, dtype=torch.float64), frequency_K)
-        self.register_buffer("cos_TK", angle_TK.cos().float(), persistent=False)
-        self.register_buffer("sin_TK", angle_TK.sin().float(), persistent=False)
+        frequency_P = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angle_PT = torch.outer(frequency_P, torch.arange(max_seq_len, dtype=torch.float64))
+        self.register_buffer("cos_PT", angle_PT.cos().float(), persistent=False)
+        self.register_buffer("sin_PT", angle_PT.sin().float(), persistent=False)
+
+    def turn(self, start: int, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (P, T) of every pair's angle at `length` positions from `start`."""
+        here = slice(start, start + length)
+        return self.cos_PT[:, here].to(dtype), self.sin_PT[:, here].to(dtype)
 
     def forward(self, x_BHTK: Tensor, start: int = 0) -> Tensor:
         """Rotate queries or keys whose first position is `start`."""
-        length = x_BHTK.shape[-2]
-        cos = self.cos_TK[start : start + length].to(x_BHTK.dtype)
-        sin = self.sin_TK[start : start + length].to(x_BHTK.dtype)
+        cos_PT, sin_PT = self.turn(start, x_BHTK.shape[-2], x_BHTK.dtype)
+        cos, sin = cos_PT.t(), sin_PT.t()
         low, high = x_BHTK.chunk(2, dim=-1)
         return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
+
+
+def fused_applies(x_BTD: Tensor) -> bool:
+    """Whether a whole window of the stream takes the fast CPU forms of `fused.py`
+    and `fused_attention.py`.
+
+    Other devices have kernels of their own, narrower formats need autocast's care, and long
+    windows an attention that does not keep its shares.
+    """
+    return (
+        x_BTD.device.type == "cpu"
+        and x_BTD.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+        and config.FEWEST_FUSED <= x_BTD.shape[1] <= config.LONGEST_FUSED
+    )
 
 
 class DocumentMask:

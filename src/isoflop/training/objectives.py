@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import LinearCrossEntropyOptions
 
 from isoflop.data.loader import IGNORED
 from isoflop.models.decoder import Decoder
+from isoflop.models.fused import linear_cross_entropy
 
 CHUNK_TOKENS = 512
 """Tokens whose logits are held at once: at vocabularies of thousands they stay in the cache."""
@@ -38,11 +37,10 @@ def next_token_loss(model: Decoder, batch: TokenBatch) -> Tensor:
     the loss chunk by chunk.
     """
     x_ND = model.hidden(batch.ids_BT, batch.document_BT).flatten(0, 1)
-    return F.linear_cross_entropy(
+    return linear_cross_entropy(
         x_ND,
         model.lm_head.weight,
         batch.labels_BT.flatten(),
-        ignore_index=IGNORED,
-        reduction="sum",
-        options=LinearCrossEntropyOptions(batch_chunk_size=CHUNK_TOKENS),
+        ignored=IGNORED,
+        chunk_rows=CHUNK_TOKENS,
     )
