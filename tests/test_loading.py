@@ -11,7 +11,7 @@ from isoflop.core.errors import ArtifactError
 @pytest.mark.parametrize("asked", [".", "model"])
 def test_an_unfinished_run_says_that_it_can_be_continued(tmp_path: Path, asked: str) -> None:
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ArtifactError, match="has not finished.*The command that started it"):
+    with pytest.raises(ArtifactError, match=r"has not finished.*The command that started it"):
         isoflop.load(tmp_path / asked)
 
 

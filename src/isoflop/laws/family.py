@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from isoflop.core.artifact import write_atomic
 from isoflop.core.errors import ArtifactError, TableError
 from isoflop.laws.forms import Array
-from isoflop.laws.predict import KEYS, rounded, render_law
+from isoflop.laws.predict import KEYS, render_law, rounded
 
 FEWEST_REFITS = 50
 CHUNK_ELEMENTS = 200_000  # B·R·K per chunk: the working arrays of one stay in cache

@@ -1,4 +1,4 @@
-"""What earlier forecasts of one recipe came to, and what that says of its next; not for fitting laws.
+"""What earlier forecasts of one recipe came to, and what that says of its next; fits no law.
 
 A law's form can lean to one side, the same for every ladder of a recipe: no ladder shows it, the
 outcomes do. Their mean log error per e-fold of extrapolation is taken out of the next forecast, and
@@ -88,8 +88,5 @@ def read_track_record(path: Path) -> TrackRecord:
         raise ArtifactError("this is not a track record", where=str(path)) from None
     wrong = [o for o in outcomes if not (o.reach > 1 and o.predicted > 0 and o.measured > 0)]
     if wrong:
-        raise ArtifactError(
-            f"{wrong[0]} cannot be: reach must exceed 1, losses 0", where=str(path)
-        )
+        raise ArtifactError(f"{wrong[0]} cannot be: reach must exceed 1, losses 0", where=str(path))
     return TrackRecord(outcomes)
-

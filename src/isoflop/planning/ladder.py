@@ -81,7 +81,8 @@ class Job:
 def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
     """The runs of a ladder by size and horizon."""
     jobs = []
-    for rung, number in ((rung, k) for rung in recipe.rungs for k in range(rung.seeds)):
+    trunks = [(rung, number) for rung in recipe.rungs for number in range(rung.seeds)]
+    for rung, number in trunks:
         horizons = sorted({recipe.whole_batches(tokens) for tokens in rung.tokens})
         longest = horizons[-1]
         trunk_id = _run_id(rung, longest, number)
