@@ -16,6 +16,8 @@ from isoflop.reporting.scales import Scale
 from isoflop.reporting.svg import Frame
 
 _MOST_TIPS = 120
+MOST_SIZES = 12
+"""Sizes that a legend names and a ladder draws the law for."""
 RAMP_STEPS = 8
 """Colours from the smallest to the largest size: classes c0 … c7 of the style sheet."""
 
@@ -35,6 +37,13 @@ class Canvas:
         return self.width < 500
 
 
+def few_of(values: Sequence[float], most: int) -> list[float]:
+    """The values, or where there are more than `most`, as many spread over their ranks."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
 def size_classes(sizes: Iterable[float]) -> dict[float, str]:
     """One colour class per model size, spread over the ramp by rank."""
     ordered = sorted(set(sizes))
@@ -49,10 +58,10 @@ def frame_for(
     *,
     x_log: bool = True,
     y_log: bool = False,
+    left: float = 44,
     right: float = 16,
 ) -> Frame:
     """The plotting area for data spans `x` and `y`, with room for the axes' words."""
-    left = 44.0
     return Frame(
         canvas.width,
         canvas.height,
@@ -190,7 +199,7 @@ def ladder_chart(
     for fit in fits:
         parts.append(frame.path(fit.points, f"fit {colours.get(fit.params, 'c0')}"))
     dots = [(r, frame.at((r.flops, r.loss)), f"loss {r.loss:.4f}") for r in rungs]
-    parts.extend(_dots(dots, colours))
+    parts.extend(run_dots(dots, colours))
     parts.extend(_size_labels(_line_ends(law, rungs), frame))
     if target and verdict:
         drawn = [(r.flops, r.loss) for r in rungs] + [(c, high) for c, _, _, high in path]
@@ -218,15 +227,17 @@ def _line_ends(law: Law | None, rungs: Sequence[Rung]) -> dict[float, tuple[floa
     return ends
 
 
-def _dots(
-    places: Sequence[tuple[Rung, tuple[float, float], str]], colours: dict[float, str]
+def run_dots(
+    places: Sequence[tuple[Rung, tuple[float, float], str]],
+    colours: dict[float, str],
+    radius: float = 4,
 ) -> Iterable[str]:
     """A dot for each (rung, pixel, words); a crowd becomes one path a size, without words."""
     if len(places) <= _MOST_TIPS:
         for rung, (x, y), said in places:
             size, tokens = numbers.count(rung.params), numbers.count(rung.tokens)
             tip = f"{size} parameters, {tokens} tokens: {said}"
-            yield svg.circle(x, y, 4, f"dot {colours[rung.params]}", tip)
+            yield svg.circle(x, y, radius, f"dot {colours[rung.params]}", tip)
         return
     for params, colour in colours.items():
         these = [place for rung, place, _ in places if rung.params == params]
@@ -333,7 +344,7 @@ def residual_chart(
     dots = [(r, frame.at((r.flops, p)), numbers.signed_percent(p)) for r, p in shown]
     if len(dots) <= _MOST_TIPS:
         parts += [svg.line(x, zero, x, y, f"stem {colours[r.params]}") for r, (x, y), _ in dots]
-    parts.extend(_dots(dots, colours))
+    parts.extend(run_dots(dots, colours))
     if target and verdict:
         x = frame.x(target.flops)
         ends = [frame.y(100 * (v / verdict.value - 1)) for v in (verdict.low, verdict.high)]

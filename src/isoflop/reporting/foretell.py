@@ -9,11 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isoflop.laws import predict
+from isoflop.laws.load import load_law
+from isoflop.reporting import law_data
+from isoflop.reporting.charts import MOST_SIZES, few_of
+from isoflop.reporting.law_records import LawFigures
 from isoflop.reporting.records import Curve, Law, Parameter, Rung, SizeFit, Target
+
+if TYPE_CHECKING:
+    from isoflop.laws.load import FamilyLaw
 
 _POINTS = 32
 _ENDLESS = 1e60
@@ -31,8 +39,8 @@ class Foretold:
 
 def foretell(
     path: Path,
-    rungs: Sequence[Rung],
-    curves: Sequence[Curve],
+    rungs: tuple[Rung, ...],
+    curves: tuple[Curve, ...],
     target: Target | None,
     level: float,
 ) -> Foretold:
@@ -44,7 +52,11 @@ def foretell(
     Raises:
         ArtifactError: The law is missing or damaged.
     """
-    law = predict.load_law(path)
+    law = load_law(path)
+    if not isinstance(law, predict.Law):
+        return Foretold(
+            _described(law, law_data.figures_of(law, rungs, level=level)), rungs, curves
+        )
     return Foretold(
         _drawn(law, rungs, target, level),
         tuple(replace(r, predicted=law.predict(r.params, r.tokens).loss) for r in rungs),
@@ -54,6 +66,24 @@ def foretell(
 
 def _floor(law: predict.Law, params: float | None) -> float | None:
     return None if params is None else law.predict(params, _ENDLESS).loss
+
+
+def _described(law: FamilyLaw, figures: LawFigures) -> Law:
+    """A law that foretells no rung: what it is, and its own figures."""
+    return Law(
+        form=law.form,
+        formula=law.formula,
+        parameters=tuple(
+            Parameter(name, value, law.stderr.get(name)) for name, value in law.parameters.items()
+        ),
+        objective=law.objective,
+        n_runs=law.n_runs,
+        domain=dict(law.domain),
+        noise={k: v for k, v in law.noise.items() if k in ("run_to_run", "drift")},
+        warnings=law.warnings,
+        verdict=law.verdict,
+        figures=figures,
+    )
 
 
 def _drawn(law: predict.Law, rungs: Sequence[Rung], target: Target | None, level: float) -> Law:
@@ -76,13 +106,14 @@ def _drawn(law: predict.Law, rungs: Sequence[Rung], target: Target | None, level
         fits=_size_fits(law, rungs),
         path=_way_to_target(law, rungs, target, level) if target and rungs else (),
         path_level=level,
+        figures=law_data.surface_figures(law, rungs, level),
     )
 
 
 def _size_fits(law: predict.Law, rungs: Sequence[Rung]) -> tuple[SizeFit, ...]:
-    """The law along growing tokens, for each size of the ladder."""
+    """The law along growing tokens, for each size of the ladder (of very many, for some)."""
     fits = []
-    for size in sorted({r.params for r in rungs}):
+    for size in few_of(sorted({r.params for r in rungs}), MOST_SIZES):
         tokens = [r.tokens for r in rungs if r.params == size]
         span = np.geomspace(min(tokens) / 1.25, max(tokens) * 1.25, _POINTS).tolist()
         cost = _flops_per_product(rungs, size)

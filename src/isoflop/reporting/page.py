@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from isoflop.reporting import numbers, provenance, results
+from isoflop.reporting import law_section, numbers, provenance, results
 from isoflop.reporting.markup import Section, text
 from isoflop.reporting.records import Report
 from isoflop.version import __version__
@@ -32,7 +32,7 @@ def build(report: Report) -> str:
         for make in (
             results.ladder,
             results.training,
-            results.law,
+            law_section.law,
             results.ledger,
             provenance.samples,
             provenance.cost,
@@ -97,8 +97,9 @@ def _finite(value: object) -> object:
 
 
 def _style() -> str:
-    style = resources.files("isoflop.reporting").joinpath("assets/style.css")
-    return style.read_text(encoding="utf-8")
+    assets = resources.files("isoflop.reporting").joinpath("assets")
+    names = ("chart.css", "style.css")
+    return "\n".join(assets.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 def _header(report: Report) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isoflop.core.ledger import Promise, Tally
+from isoflop.reporting.law_records import LawFigures
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Law:
     path: tuple[tuple[float, float, float, float], ...] = ()
     """(flops, loss, low, high) for runs with the target's tokens per parameter."""
     path_level: float = 0.9
+    figures: LawFigures = field(default_factory=LawFigures)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting import charts, numbers, training_charts
+from isoflop.reporting.law_drawings import calibration_drawing
+from isoflop.reporting.law_records import Coverage
 from isoflop.reporting.markup import (
     Column,
     Section,
@@ -16,9 +18,10 @@ from isoflop.reporting.markup import (
     table,
     text,
 )
-from isoflop.reporting.records import Law, Report, Verdict
+from isoflop.reporting.records import Report, Verdict
 
 _MOST_ROWS = 200
+_FEWEST_SETTLED = 10
 
 # --- verdict -------------------------------------------------------------------------------
 
@@ -119,7 +122,9 @@ def ladder(report: Report) -> Section | None:
 
 def _size_legend(report: Report, sizes: Sequence[float]) -> str:
     colours = charts.size_classes(sizes)
-    entries = [(colours[s], numbers.count(s)) for s in sorted(colours)]
+    entries = [
+        (colours[s], numbers.count(s)) for s in charts.few_of(sorted(colours), charts.MOST_SIZES)
+    ]
     if report.target:
         entries.append(("ct", f"target {numbers.count(report.target.params)}"))
     return legend(entries)
@@ -182,96 +187,6 @@ def training(report: Report) -> Section | None:
     return Section("training", "Training", body)
 
 
-# --- law -----------------------------------------------------------------------------------
-
-_MEANING = {
-    "E": "loss no size and no amount of data removes, nats/token",
-    "A": "weight of the size term",
-    "B": "weight of the data term",
-    "alpha": "how fast loss falls with parameters",
-    "beta": "how fast loss falls with tokens",
-    "a": "how fast loss falls with parameters",
-    "b": "how fast loss falls with tokens",
-    "g": "how the two terms combine (1: they add)",
-}
-_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ"}
-_NOISE = {
-    "run_to_run": ("Noise between runs", "standard deviation of ln loss from chance alone"),
-    "degrees_of_freedom": ("Degrees of freedom", "behind that estimate, its prior included"),
-    "drift": ("Drift", "error per e-fold of compute beyond the ladder, in ln loss"),
-}
-
-
-def law(report: Report) -> Section | None:
-    """The fitted formula, its parameters and what its interval is made of."""
-    found = report.law
-    if found is None:
-        return None
-    parameters = table(
-        f"Fitted to {found.n_runs} runs ({found.objective} objective)",
-        [Column("Parameter"), Column("Value", True), Column("Std. error", True), Column("Meaning")],
-        [
-            [
-                f"<i>{text(_GREEK.get(p.name, p.name))}</i>",
-                numbers.significant(p.value, 4),
-                _optional(p.stderr, lambda v: numbers.significant(v, 2)),
-                text(_MEANING.get(p.name, "")),
-            ]
-            for p in found.parameters
-        ],
-    )
-    parts = [formula(found), parameters]
-    if found.noise:
-        rows = [_noise_row(name, value) for name, value in found.noise.items()]
-        columns = [Column("Part"), Column("Value", True), Column("Meaning")]
-        parts.append(table("What the interval is made of", columns, rows))
-    if found.domain:
-        spans = "; ".join(
-            f"{name} {_span(name, low, high)}" for name, (low, high) in found.domain.items()
-        )
-        parts.append(f"<p>Fitted inside {text(spans)}. Beyond that it extrapolates.</p>")
-    if found.verdict and found.verdict != "supported":
-        parts.append(f'<p class="warning">{text(found.verdict)}</p>')
-    parts += [f'<p class="warning">{text(w)}</p>' for w in found.warnings]
-    return Section("law", "The law", "".join(parts))
-
-
-def _noise_row(name: str, value: float) -> list[str]:
-    title, meaning = _NOISE.get(name, (name.replace("_", " "), ""))
-    return [text(title), numbers.significant(value, 3), text(meaning)]
-
-
-def _span(name: str, low: float, high: float) -> str:
-    write = numbers.scientific if name == "flops" else numbers.count
-    return f"{write(low)} to {write(high)}"
-
-
-def formula(found: Law) -> str:
-    """The law with its numbers, as MathML; other forms as their plain formula."""
-    value = {p.name: numbers.significant(p.value, 3) for p in found.parameters}
-    left = "<mi>L</mi><mo>(</mo><mi>N</mi><mo>,</mo><mi>D</mi><mo>)</mo><mo>=</mo>"
-
-    def over(weight: str, base: str, power: str) -> str:
-        return (
-            f"<mfrac><mn>{value[weight]}</mn>"
-            f"<msup><mi>{base}</mi><mn>{value[power]}</mn></msup></mfrac>"
-        )
-
-    names = set(value)
-    if found.form == "chinchilla" and names >= {"E", "A", "B", "alpha", "beta"}:
-        right = f"{over('A', 'N', 'alpha')}<mo>+</mo>{over('B', 'D', 'beta')}"
-    elif found.form == "gamma" and names >= {"E", "A", "B", "a", "b", "g"}:
-        inner = f"{over('A', 'N', 'a')}<mo>+</mo>{over('B', 'D', 'b')}"
-        right = f"<msup><mrow><mo>(</mo>{inner}<mo>)</mo></mrow><mn>{value['g']}</mn></msup>"
-    else:
-        return f"<p><code>{text(found.formula)}</code></p>"
-    plain = text(found.formula)
-    return (
-        f'<math display="block" aria-label="L = {plain}">{left}'
-        f"<mn>{value['E']}</mn><mo>+</mo>{right}</math>"
-    )
-
-
 # --- ledger --------------------------------------------------------------------------------
 
 
@@ -313,7 +228,18 @@ def ledger(report: Report) -> Section | None:
         "before it, so that no promise can be changed after the fact."
         + (f" The last hash is <code>{text(report.ledger_head[:16])}</code>.</p>")
     )
-    return Section("ledger", "The ledger", lead + how + table("All promises", columns, rows))
+    body = lead + how + _calibration(report.tallies) + table("All promises", columns, rows)
+    return Section("ledger", "The ledger", body)
+
+
+def _calibration(tallies: Sequence[Tally]) -> str:
+    """How often promises held, once enough of them are settled for a picture to say something."""
+    coverages = [Coverage(t.level, t.held, t.settled) for t in tallies if t.settled]
+    if sum(c.scored for c in coverages) < _FEWEST_SETTLED:
+        return ""
+    drawing = calibration_drawing(coverages)
+    caption = f"<b>{text(drawing.title)}.</b> {text(drawing.says)}"
+    return figure(drawing.draw, caption, height=drawing.height)
 
 
 def _bare(value: float, unit: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from isoflop.reporting import numbers
@@ -64,6 +64,23 @@ def extent(
         return low / widen, high * widen
     width = high - low or abs(high) * 0.1 or 1.0
     return low - margin * width, high + margin * width
+
+
+def usual_extent(values: Sequence[float], margin: float = 0.05) -> tuple[float, float]:
+    """The span of all values but the few that would squeeze the others into a strip.
+
+    A tenth at either end is left out where it lies further out than the other nine span.
+    """
+    kept = sorted(v for v in values if math.isfinite(v))
+    if len(kept) < 10:
+        return extent(kept, margin=margin)
+    few = len(kept) // 10
+    low, high = kept[few], kept[-1 - few]
+    middle = high - low
+    # What lies a little outside the middle is still shown.
+    low = min(v for v in kept if v >= low - (0.75 if low - kept[0] > middle else 1.0) * middle)
+    high = max(v for v in kept if v <= high + (0.75 if kept[-1] - high > middle else 1.0) * middle)
+    return extent((low, high), margin=margin)
 
 
 def linear_ticks(scale: Scale, wanted: int = 5) -> tuple[Tick, ...]:
@@ -129,6 +146,8 @@ def compute_label(flops: float) -> str:
     """`10¹²`, or `2·10¹²` between powers."""
     exponent = math.floor(math.log10(flops) + 1e-9)
     mantissa = round(flops / 10.0**exponent)
+    if mantissa == 10:
+        exponent, mantissa = exponent + 1, 1
     power = numbers.power_of_ten(exponent)
     return power if mantissa == 1 else f"{mantissa}·{power}"
 

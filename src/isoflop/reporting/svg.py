@@ -1,6 +1,6 @@
 """A small vocabulary of SVG: elements, paths and a plotting frame; knows nothing of runs or laws.
 
-Colours live in `assets/style.css`: every shape carries classes, so that the page's light, dark and
+Colours live in `assets/chart.css`: every shape carries classes, so that the page's light, dark and
 print forms share one drawing.
 """
 

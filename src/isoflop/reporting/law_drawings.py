@@ -1,0 +1,148 @@
+"""Which figures there are, what stands under each, and in what order; draws through the others.
+
+Shared by the report (law_section) and by pictures that stand alone (law_plot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from isoflop.laws.backtest import Backtest
+from isoflop.reporting import fit_figures, law_figures
+from isoflop.reporting.charts import Canvas
+from isoflop.reporting.law_records import Coverage, Fan, LawFigures
+from isoflop.reporting.records import Rung
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure ready to be drawn on a canvas."""
+
+    title: str
+    says: str
+    """What to see in it, in a sentence or two."""
+    draw: Callable[[Canvas], str]
+    height: float
+
+
+def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawing, ...]:
+    """The figures that there are data for, in reading order.
+
+    Args:
+        rungs: The runs behind the law, with what it says of each; residuals need them.
+    """
+    drawn = []
+    if figures.frontier is not None:
+        drawn.append(
+            Drawing(
+                "Loss against compute",
+                "Dots: runs. Line: the lowest loss the law gives each budget, with its "
+                f"{figures.frontier.level:.0%} band; dashed where no run is as large.",
+                partial(law_figures.frontier_chart, figures.frontier, rungs),
+                420,
+            )
+        )
+    if any(r.predicted is not None for r in rungs):
+        drawn.append(
+            Drawing(
+                "Residuals by size and horizon",
+                "Measured against the law, with running medians. Where a median leaves zero, the "
+                "form does not fit; where it does so at the right end, forecasts go wrong.",
+                partial(law_figures.misfit_chart, rungs),
+                280,
+            )
+        )
+    if figures.budgets:
+        says = "The law’s own valleys; the table has no runs of equal compute."
+        if figures.budgets_measured:
+            says = "Runs of equal compute and a parabola through those near the lowest."
+        drawn.append(
+            Drawing(
+                "IsoFLOP families",
+                f"{says} Dashed: the line of the minima.",
+                partial(law_figures.isoflop_chart, figures.budgets),
+                420,
+            )
+        )
+    if figures.divisions:
+        drawn.extend(_allocation(figures))
+    if figures.profiles:
+        rows = -(-len(figures.profiles) // fit_figures.WIDE_COLUMNS)
+        drawn.append(
+            Drawing(
+                "Profile likelihoods",
+                f"How much worse the best fit of the {figures.profiled} form, all runs weighing "
+                "alike, becomes when one parameter is held at other values; dotted: the 95 % "
+                "limit. A flat one is a parameter the runs do not show.",
+                partial(fit_figures.profile_chart, figures.profiles),
+                200.0 * rows,
+            )
+        )
+    if figures.basins:
+        drawn.append(
+            Drawing(
+                "Learning-rate basins",
+                "Dots: runs. Lines: the law’s valley at each setting. Shaded: the rates that lose "
+                f"at most {fit_figures.GOOD_PERCENT} % of the loss at the largest setting.",
+                partial(fit_figures.basin_chart, figures.basins),
+                420,
+            )
+        )
+    return tuple(drawn)
+
+
+def _allocation(figures: LawFigures) -> tuple[Drawing, ...]:
+    return (
+        Drawing(
+            "Best size for each amount of compute",
+            "Thick: where the law was fitted. Laws count parameters differently, which moves their "
+            "lines too.",
+            partial(law_figures.allocation_chart, figures.divisions, figures.models, "params"),
+            420,
+        ),
+        Drawing(
+            "Best horizon for each amount of compute",
+            "A model above the lines was trained longer than training compute alone would ask for."
+            if figures.models
+            else "The same laws, in training tokens.",
+            partial(law_figures.allocation_chart, figures.divisions, figures.models, "tokens"),
+            420,
+        ),
+    )
+
+
+def backtest_drawings(backtest: Backtest, coverages: Sequence[Coverage]) -> tuple[Drawing, ...]:
+    """Errors run by run, and how often the intervals held."""
+    return (
+        Drawing(
+            "Held-out runs",
+            "Each run against its forecast. Bars: the promised intervals; orange dots lie outside.",
+            partial(fit_figures.backtest_chart, backtest),
+            380,
+        ),
+        calibration_drawing(coverages),
+    )
+
+
+def calibration_drawing(coverages: Sequence[Coverage]) -> Drawing:
+    """How often the intervals of each level held."""
+    return Drawing(
+        "Calibration",
+        "On the dashed line intervals hold as often as they say. Bars: 90 % interval of the share "
+        "(Wilson), as if the runs were independent.",
+        partial(fit_figures.calibration_chart, coverages),
+        360,
+    )
+
+
+def fan_drawing(fan: Fan) -> Drawing:
+    """A run in flight."""
+    return Drawing(
+        "What the run foretold of its own end",
+        f"Line: the loss so far. Band: where the end was said to lie ({fan.level:.0%}), at each "
+        "moment of the run.",
+        partial(fit_figures.fan_chart, fan),
+        420,
+    )
