@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import types
 
 import pytest
@@ -12,10 +14,11 @@ import isoflop.laws
 from isoflop.cli.main import COMMANDS
 
 PUBLIC = {
-    isoflop: {"__version__", "load"},
+    isoflop: {"__version__", "laws", "load", "plan", "train"},
     isoflop.laws: {
         *("Backtest", "Law", "NextRun", "Optimal", "Prediction", "RunTable"),
-        *("backtest", "fit", "load_law", "next_run", "read_table"),
+        *("backtest", "find_law", "fit", "known_models", "load_law", "next_run", "published_law"),
+        *("published_laws", "read_for", "read_table"),
     },
 }
 """A name is added here on purpose, and taken away only with a new major version."""
@@ -24,7 +27,7 @@ FUNCTIONS = [
     (package, name)
     for package, names in PUBLIC.items()
     for name in sorted(names)
-    if not name.startswith("_")
+    if not name.startswith("_") and name != "laws"
 ]
 
 
@@ -36,6 +39,14 @@ def test_the_public_names_are_these_and_no_others(package: types.ModuleType) -> 
 
 def test_dir_shows_the_public_names_before_they_are_imported() -> None:
     assert dir(isoflop) == sorted(PUBLIC[isoflop])
+
+
+def test_the_package_leads_to_its_laws_without_another_import() -> None:
+    script = "import isoflop; print(isoflop.laws.fit.__name__, isoflop.plan.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "fit plan\n"
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
@@ -71,7 +82,7 @@ def test_a_public_name_says_what_it_is_and_takes_typed_values(
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "laws"),
-        *("report", "ledger", "chat"),
+        *("plan", "report", "ledger", "chat"),
     }
 
 

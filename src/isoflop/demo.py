@@ -28,7 +28,8 @@ from isoflop.core.stages import Stages
 from isoflop.core.toml_write import write_recipe
 from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig, SourceKind
-from isoflop.laws import Law, fit, load_law, read_table
+from isoflop.laws import Law, fit, read_table
+from isoflop.laws.predict import load_law
 from isoflop.laws.track_record import read_track_record
 from isoflop.planning.budget import Budget, plan_budget
 from isoflop.planning.ladder import RUNS, computed_flops, last_metrics, run_ladder

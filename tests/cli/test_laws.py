@@ -1,4 +1,4 @@
-"""`isoflop laws` as a user meets it: exit status, documents, messages."""
+"""`isoflop laws` as a user meets it: its words, exit status, documents, messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isoflop.cli.laws import parse_columns
+from isoflop.cli.laws import WORDS
 from isoflop.cli.main import main
-from isoflop.core.errors import RecipeError
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,14 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_explains_itself(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["laws", word, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"usage: isoflop laws {word}" in said
+    assert "--json" in said
+
+
 def test_fit_prints_the_document_that_it_writes(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,6 +70,7 @@ def test_predict_and_optimal_print_exactly_the_contract(
     assert main(["laws", "predict", str(law), "--params", "3e7", "--tokens", "3e9", "--json"]) == 0
     promise = document(capsys)
     assert list(promise) == ["loss", "low", "high", "level", "extrapolation"]
+    assert list(promise["extrapolation"]) == ["params", "tokens", "flops"]
     assert promise["low"] < 1.7 + 200 * 3e7**-0.34 + 400 * 3e9**-0.3 < promise["high"]
     assert main(["laws", "optimal", str(law), "--flops", "1e18", "--json"]) == 0
     best = document(capsys)
@@ -79,14 +87,6 @@ def test_predict_says_the_promise_in_words(law: Path, capsys: pytest.CaptureFixt
     assert "in tokens" not in said
 
 
-def test_backtest_prints_the_score(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["laws", "backtest", str(runs), "--columns", "params=N,tokens=D", "--form", "gamma"]
-    assert main([*command, "--json"]) == 0
-    scored = document(capsys)
-    assert (scored["n_fit"], scored["n_held_out"], len(scored["points"])) == (13, 3, 3)
-    assert scored["median_error_percent"] < 1.0
-
-
 def test_an_unsupported_law_is_written_and_the_exit_status_is_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,8 +97,15 @@ def test_an_unsupported_law_is_written_and_the_exit_status_is_1(
     command = ["laws", "fit", str(table), "--form", "gamma", "--bootstrap", "200"]
     assert main([*command, "-o", str(out)]) == 1
     assert "unsupported: 2 sizes" in capsys.readouterr().out
-    assert main(["laws", "predict", str(out), "--params", "1e7", "--tokens", "1e9"]) == 1
-    assert "the law is unsupported: 2 sizes" in capsys.readouterr().err
+    asked = [
+        ["predict", str(out), "--params", "1e7", "--tokens", "1e9"],
+        ["optimal", str(out), "--flops", "1e18"],
+        ["what-if", str(out), "--flops", "1e18"],
+        ["serving", str(out), "--loss", "2.6", "--served-tokens", "1e12"],
+    ]
+    for words in asked:
+        assert main(["laws", *words]) == 1, words
+        assert "the law is unsupported: 2 sizes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -107,9 +114,11 @@ def test_an_unsupported_law_is_written_and_the_exit_status_is_1(
         (["fit", "none.csv"], "none.csv: no such run table"),
         (["fit"], "no run table was given"),
         (["predict", "none.json", "--params", "1", "--tokens", "1"], "none.json: no such file"),
-        (["predict", "law.json", "--params", "1"], "--tokens"),
+        (["predict", "besirolu"], "Did you mean besiroglu?"),
         (["fitt"], "fitt"),
         (["fit", "a.csv", "--form", "chinchila"], "chinchila"),
+        (["backtest", "none.csv"], "none.csv: no such run table"),
+        (["backtest"], "no run table was given"),
     ],
 )
 def test_bad_usage_exits_with_2_and_one_paragraph(
@@ -120,12 +129,6 @@ def test_bad_usage_exits_with_2_and_one_paragraph(
     assert message in said.err
     assert said.out == ""
     assert "Traceback" not in said.err
-
-
-def test_columns_are_parsed_or_refused() -> None:
-    assert parse_columns(" params = N, tokens=D,") == {"params": "N", "tokens": "D"}
-    with pytest.raises(RecipeError, match="does not say which column"):
-        parse_columns("params")
 
 
 def test_predicting_imports_neither_torch_nor_scipy(law: Path) -> None:

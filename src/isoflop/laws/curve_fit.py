@@ -72,7 +72,7 @@ class Curve:
         Raises:
             TableError: Fewer than two points are left.
         """
-        kept = self.step >= self.schedule.risen
+        kept = (self.step >= self.schedule.risen) & (self.step > 0.0)  # nothing is learnt at 0
         if kept.sum() < 2:
             raise TableError("fewer than two points lie after the warm-up", where=self.run_id)
         return Curve(self.run_id, self.step[kept], self.loss[kept], self.schedule)

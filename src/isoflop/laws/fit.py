@@ -9,14 +9,17 @@ Pereyra 1973) finds every basin; the best few are polished together by `solver.m
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
 
 from isoflop.core.errors import TableError
+from isoflop.laws.averaging import average
+from isoflop.laws.calibration import Calibration, shipped
 from isoflop.laws.forms import CHINCHILLA, GAMMA, NO_FLOOR, Array, Design, Form, get_form
-from isoflop.laws.interval import measure_noise, posterior, weak_prior
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law
+from isoflop.laws.interval import Noise, measure_noise, posterior, weak_prior
+from isoflop.laws.predict import AUTO, FLOPS_PER_PARAMETER_TOKEN, Law
 from isoflop.laws.records import RunTable
 from isoflop.laws.solver import Prior, Problem, Solution, minimise
 from isoflop.laws.support import judge
@@ -29,6 +32,8 @@ COMBINATIONS = (0.35, 0.7, 1.0, 1.4)  # starting values of g
 BASINS = 6
 # With fewer runs a resample drawn with replacement often lacks a whole size or horizon.
 RESAMPLING_RUNS = 30
+LOOSE = 0.04
+"""Precision of the literature's beliefs where they are switched off: five times as wide."""
 
 
 def fit(
@@ -37,25 +42,33 @@ def fit(
     objective: Objective = "huber",
     bootstrap: int = 1000,
     seed: int = 0,
+    *,
+    priors: bool = True,
+    calibration: Calibration | None = None,
 ) -> Law:
     """Fit a form to a table of runs.
 
     Args:
         table: The runs; see `records.read_table` and `RunTable.from_arrays`.
-        form: `chinchilla` (E + A/N^alpha + B/D^beta) or `gamma` (E + (A*N^-a + B*D^-b)^g). The
-            gamma form is fitted with the weak priors of `interval.weak_prior`, the additive one
-            without.
-        objective: On residuals of the log loss: `huber` (width 1e-3, Hoffmann et al. 2022), `lad`
+        form: `chinchilla` (E + A/N^alpha + B/D^beta), `gamma` (E + (A*N^-a + B*D^-b)^g),
+            `kaplan-nd` (gamma without E), or `auto`, the average of all three over how much of the
+            table to trust (`averaging`), which foretells larger runs best. The additive form is
+            fitted without priors, the others with the weak ones of `interval.prior_moments`.
+        objective: Not used by `auto`, whose likelihood is Huber's of three standard deviations. On
+            residuals of the log loss: `huber` (width 1e-3, Hoffmann et al. 2022), `lad`
             (least absolute deviations) or `lsq` (least squares).
         bootstrap: Number of refits behind the standard errors and the intervals, at least 100.
         seed: Of the resampling.
+        priors: Whether the literature's exponents count. Without them the beliefs stay, for a draw
+            must be finite, but five times as wide. Compare the two to see what they did.
+        calibration: Of the intervals of `auto`; the one shipped when omitted.
 
     Raises:
         TableError: Unknown form or objective, fewer runs than parameters, or runs of one size or
             one horizon only: such a table does not determine the form at all. A table that merely
             supports it badly is fitted and its verdict says `unsupported`.
     """
-    chosen = get_form(form)
+    chosen = GAMMA if form == AUTO else get_form(form)
     if objective not in ("huber", "lad", "lsq"):
         raise TableError(
             f"there is no objective {objective!r}",
@@ -71,17 +84,23 @@ def fit(
     _check_size(table, chosen)
     design = Design.of(table.params, table.tokens)
     rng = np.random.default_rng(seed)
+    strength = 1.0 if priors else LOOSE
+    if form == AUTO:
+        return _fit_auto(table, design, bootstrap, rng, strength, calibration or shipped())
     wide = GAMMA if chosen.floor else chosen
-    noise = measure_noise(table, design, wide)
-    point = fit_point(table, chosen, objective, design, noise.run_to_run)
-    draws = posterior(table, design, noise, bootstrap, rng, form=wide)
+    noise = measure_noise(table, design, wide, strength)
+    point = fit_point(table, chosen, objective, design, noise.run_to_run, strength=strength)
+    draws = posterior(table, design, noise, bootstrap, rng, form=wide, strength=strength)
     if len(table.loss) >= RESAMPLING_RUNS:
         start = point.theta[0]
-        own = resample(table, chosen, objective, design, start, noise.run_to_run, bootstrap, rng)
+        sigma = noise.run_to_run
+        own = resample(
+            table, chosen, objective, design, start, sigma, bootstrap, rng, strength=strength
+        )
     elif chosen is wide:
         own = draws.theta
     else:
-        own = posterior(table, design, noise, bootstrap, rng, form=chosen).theta
+        own = posterior(table, design, noise, bootstrap, rng, form=chosen, strength=strength).theta
     own_draws = chosen.to_printed(own, design)
     law = Law(
         form=chosen.name,
@@ -93,19 +112,63 @@ def fit(
         allowed=np.column_stack([GAMMA.to_printed(draws.theta, design), draws.sigma]),
         objective=objective,
         n_runs=len(table),
-        domain={
-            name: (float(column.min()), float(column.max()))
-            for name, column in (
-                ("params", table.params),
-                ("tokens", table.tokens),
-                ("flops", FLOPS_PER_PARAMETER_TOKEN * table.params * table.tokens),
-            )
-        },
+        domain=_domain(table),
         source=table.source,
         warnings=(),
         verdict="supported",
     )
     return judge(law, table, point.theta[0], design)
+
+
+def _fit_auto(
+    table: RunTable,
+    design: Design,
+    count: int,
+    rng: np.random.Generator,
+    strength: float,
+    calibration: Calibration,
+) -> Law:
+    found = average(table, design, count, rng, strength, calibration.drift)
+    draws = found.allowed[:, : GAMMA.size]
+    printed = found.form.to_printed(found.theta[None], design)[0]
+    values = np.append(printed, 1.0)[: GAMMA.size]  # g = 1 where the form is additive
+    law = Law(
+        form=AUTO,
+        formula=GAMMA.formula,
+        parameters=_named(GAMMA, values),
+        stderr=_named(GAMMA, _spread(draws)),
+        draws=draws,
+        noise=Noise(
+            found.sigma,
+            found.degrees,
+            calibration.drift,
+            found.relevance,
+            found.low,
+            calibration.widen,
+            found.width,
+        ),
+        allowed=found.allowed,
+        objective="likelihood",
+        n_runs=len(table),
+        domain=_domain(table),
+        source=table.source,
+        warnings=(),
+        verdict="supported",
+        members=tuple(asdict(m) for m in found.members),
+    )
+    theta = found.theta if found.form.free_combination else np.append(found.theta, 0.0)
+    return judge(law, table, theta, design)
+
+
+def _domain(table: RunTable) -> dict[str, tuple[float, float]]:
+    return {
+        name: (float(column.min()), float(column.max()))
+        for name, column in (
+            ("params", table.params),
+            ("tokens", table.tokens),
+            ("flops", FLOPS_PER_PARAMETER_TOKEN * table.params * table.tokens),
+        )
+    }
 
 
 def _named(form: Form, values: Array) -> dict[str, float]:
@@ -125,11 +188,12 @@ def fit_point(
     design: Design,
     sigma: float,
     basins: int = BASINS,
+    strength: float = 1.0,
 ) -> Solution:
     """The best basin's optimum (B = 1). Objective value: see `solver`, summed over runs."""
-    prior = _prior(table, form, objective, sigma)
-    starts = _starts(table, form, design, basins)
-    first = _solve(table, form, design, "huber" if objective == "lad" else objective, prior, starts)
+    prior = _prior(table, form, objective, sigma, strength)
+    begun = starts(table, form, design, basins)
+    first = _solve(table, form, design, "huber" if objective == "lad" else objective, prior, begun)
     order = np.argsort(first.objective)
     best = first.theta[order[:1]]
     if objective == "lad":
@@ -141,10 +205,13 @@ def fit_point(
     return Solution(best, first.objective[order[:1]], first.converged[order[:1]])
 
 
-def _prior(table: RunTable, form: Form, objective: Objective, sigma: float) -> Prior:
+def _prior(
+    table: RunTable, form: Form, objective: Objective, sigma: float, strength: float
+) -> Prior:
     """Weak beliefs for the gamma form, none for the additive one."""
     if form.free_combination:
-        return weak_prior(form, table, sigma, np.inf if objective == "lsq" else DELTA)
+        delta = np.inf if objective == "lsq" else DELTA
+        return weak_prior(form, table, sigma, delta, strength)
     return Prior(np.zeros(form.size), np.zeros(form.size))
 
 
@@ -184,7 +251,7 @@ def _check_size(table: RunTable, form: Form) -> None:
         )
 
 
-def _starts(table: RunTable, form: Form, design: Design, basins: int) -> Array:
+def starts(table: RunTable, form: Form, design: Design, basins: int) -> Array:
     """Coordinates (S, K) of the best local minima of the variable-projection grid."""
     inverse = 1.0 / table.loss
     root = np.sqrt(table.weight)
@@ -212,13 +279,13 @@ def _starts(table: RunTable, form: Form, design: Design, basins: int) -> Array:
     e, u, v = (np.log(coefficients[chosen[:, 0], chosen[:, 1], i]) for i in range(3))
     if not form.floor:
         e = np.full_like(e, np.log(NO_FLOOR * table.loss.min()))
-    starts = np.stack(
+    found = np.stack(
         [e, u, v, np.log(EXPONENTS[chosen[:, 0]]), np.log(EXPONENTS[chosen[:, 1]])], axis=1
     )
     if not form.free_combination:
-        return starts
+        return found
     return np.concatenate(
-        [np.column_stack([starts, np.full(len(starts), np.log(g))]) for g in COMBINATIONS]
+        [np.column_stack([found, np.full(len(found), np.log(g))]) for g in COMBINATIONS]
     )
 
 
@@ -243,6 +310,7 @@ def resample(
     sigma: float,
     count: int,
     rng: np.random.Generator,
+    strength: float = 1.0,
 ) -> Array:
     """Refit `count` resamples of the runs drawn with replacement, all at once; (count, K).
 
@@ -250,7 +318,7 @@ def resample(
     """
     runs = len(table.loss)
     repeats = rng.multinomial(runs, np.full(runs, 1.0 / runs), size=count).astype(np.float64)
-    prior = _prior(table, form, objective, sigma)
+    prior = _prior(table, form, objective, sigma, strength)
     start = np.broadcast_to(point, (count, form.size))
     deltas = {"huber": (DELTA,), "lad": (3e-4,), "lsq": (np.inf,)}[objective]
     for delta in deltas:

@@ -65,6 +65,18 @@ class Noise:
     drift: float
     """Standard deviation of the model error of ln loss per e-fold of compute beyond the largest
     run."""
+    relevance: float = 0.0
+    """kappa: the variance of ln loss grows as exp(kappa·h) with the excess h over `low`."""
+    low: float = 1.0
+    """Loss, of the low end of the table, at which h is 0."""
+    widen: float = 1.0
+    """Factor on every spread, from the calibration over other tables."""
+    own: float = 1.0
+    """Factor on every spread, from this table's own large runs (`averaging.own_width`)."""
+
+    def at(self, log_loss: float) -> float:
+        """How many times noisier than at the low end runs of this ln loss are."""
+        return float(np.exp(0.5 * self.relevance * max(log_loss - np.log(self.low), 0.0)))
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,26 @@ class Posterior:
     """(B,): run-to-run standard deviation of each draw."""
 
 
-def prior_moments(form: Form, table: RunTable) -> tuple[Array, Array]:
-    """Centre and width (K,) of the weak beliefs, for this table's losses."""
+def excess(loss: Array, low: float) -> Array:
+    """h (R,): by how much of a log each loss lies above `low`; 0 below it."""
+    return np.asarray(np.maximum(np.log(loss / low), 0.0))
+
+
+def believed_noise(table: RunTable) -> tuple[float, float]:
+    """nu0 and s0 of the belief about the run-to-run noise (`NOISE_BELIEF`)."""
+    nu0, s0 = NOISE_BELIEF
+    known = table.loss_stderr / table.loss
+    if not np.isnan(known).all():
+        s0 = max(s0, float(np.sqrt(np.nanmean(known**2))))
+    return nu0, s0
+
+
+def prior_moments(form: Form, table: RunTable, strength: float = 1.0) -> tuple[Array, Array]:
+    """Centre and width (K,) of the weak beliefs, for this table's losses.
+
+    Args:
+        strength: Factor on the precision of what the literature says: exponents, g and E.
+    """
     # The 10 % quantile: one run of another kind far below the rest must not set the scale of E.
     low, middle = (float(q) for q in np.quantile(table.loss, [0.1, 0.5]))
     log_floor, floor_width = np.log(low) + FLOOR[0], FLOOR[1]
@@ -94,36 +124,41 @@ def prior_moments(form: Form, table: RunTable) -> tuple[Array, Array]:
     width = [floor_width, SCALE, SCALE, EXPONENT[1], EXPONENT[1]]
     centre += [EXPONENT[0], EXPONENT[0]]
     if form.free_combination:
-        return np.array([*centre, COMBINATION[0]]), np.array([*width, COMBINATION[1]])
-    return np.array(centre), np.array(width)
+        centre, width = [*centre, COMBINATION[0]], [*width, COMBINATION[1]]
+    loosened = np.array(width)
+    loosened[3:] /= np.sqrt(strength)
+    if form.floor:
+        loosened[0] /= np.sqrt(strength)
+    return np.array(centre), loosened
 
 
-def weak_prior(form: Form, table: RunTable, sigma: float, delta: float = np.inf) -> Prior:
+def weak_prior(
+    form: Form, table: RunTable, sigma: float, delta: float = np.inf, strength: float = 1.0
+) -> Prior:
     """The weak beliefs in the units of the solver's objective, for noise `sigma`.
 
     A squared residual is worth sigma²; one in the linear part of Huber's loss about delta·sigma.
     """
-    centre, width = prior_moments(form, table)
+    centre, width = prior_moments(form, table, strength)
     return Prior(centre, sigma * min(sigma, delta) / width**2)
 
 
-def measure_noise(table: RunTable, design: Design, form: Form = GAMMA) -> Noise:
+def measure_noise(
+    table: RunTable, design: Design, form: Form = GAMMA, strength: float = 1.0
+) -> Noise:
     """Estimate the run-to-run noise from the residuals of the weak-prior fit of `form`."""
     sigma = 3e-3
-    nu0, s0 = NOISE_BELIEF
-    known = table.loss_stderr / table.loss
-    if not np.isnan(known).all():
-        s0 = max(s0, float(np.sqrt(np.nanmean(known**2))))
+    nu0, s0 = believed_noise(table)
     start = prior_moments(form, table)[0][None]
     degrees = nu0
     for _ in range(12):
-        theta = _settle(table, design, form, sigma, start)
+        theta = _settle(table, design, form, sigma, start, strength)
         evaluation = form.evaluate(theta, design)
         residual = (evaluation.log_loss - np.log(table.loss))[0]
         clipped = np.clip(residual, -ROBUST * sigma, ROBUST * sigma)
         jac = evaluation.jacobian[0]
         information = (jac * table.weight) @ jac.T
-        prior = np.diag(weak_prior(form, table, sigma).precision)
+        prior = np.diag(weak_prior(form, table, sigma, strength=strength).precision)
         used = float(np.trace(np.linalg.solve(information + prior, information)))
         degrees = nu0 + max(len(residual) - used, 0.0)
         new = float(np.sqrt((nu0 * s0**2 + np.sum(table.weight * clipped**2)) / degrees))
@@ -136,14 +171,16 @@ def measure_noise(table: RunTable, design: Design, form: Form = GAMMA) -> Noise:
     return Noise(sigma, degrees, max(least, DRIFT[1] * sigma))
 
 
-def _settle(table: RunTable, design: Design, form: Form, sigma: float, start: Array) -> Array:
+def _settle(
+    table: RunTable, design: Design, form: Form, sigma: float, start: Array, strength: float
+) -> Array:
     problem = Problem(
         form,
         design,
         np.log(table.loss),
         table.weight,
         np.array(ROBUST * sigma),
-        weak_prior(form, table, sigma),
+        weak_prior(form, table, sigma, strength=strength),
     )
     return minimise(problem, start).theta
 
@@ -155,15 +192,16 @@ def posterior(
     count: int,
     rng: np.random.Generator,
     form: Form = GAMMA,
+    strength: float = 1.0,
 ) -> Posterior:
     """Draw `count` laws that the table allows (docstring of the module, points 1 and 2)."""
     start = prior_moments(form, table)[0][None]
-    point = _settle(table, design, form, noise.run_to_run, start)
+    point = _settle(table, design, form, noise.run_to_run, start, strength)
     runs = len(table.loss)
     sigma = noise.run_to_run * np.sqrt(noise.degrees / rng.chisquare(noise.degrees, count))
     spread = sigma[:, None] / np.sqrt(table.weight)
     shaken = np.log(table.loss) + spread * rng.standard_normal((count, runs))
-    centre, width = prior_moments(form, table)
+    centre, width = prior_moments(form, table, strength)
     prior = Prior(
         centre + width * rng.standard_normal((count, form.size)), sigma[:, None] ** 2 / width**2
     )

@@ -121,7 +121,7 @@ class Law:
         values = np.array([list(self.parameters.values())])
         averaged = self.form == AUTO
         loss = float(np.exp(centre) if averaged else printed_loss(values, params, tokens)[0])
-        widen = self.noise.widen
+        widen = self.noise.widen * self.noise.own
         low, _, high = quantiles(
             centre + widen * (drawn - centre),
             widen * self.noise.at(centre) * self.allowed[:, GAMMA.size],
@@ -183,6 +183,7 @@ class Law:
                 "relevance": self.noise.relevance,
                 "low": self.noise.low,
                 "widen": self.noise.widen,
+                "own": self.noise.own,
                 "members": [dict(m) for m in self.members],
                 "form": GAMMA.name,
                 "columns": [*GAMMA.parameters, "run_to_run"],
@@ -232,6 +233,7 @@ def load_law(path: Path | str) -> Law:
                 noise.get("relevance", 0.0),
                 noise.get("low", 1.0),
                 noise.get("widen", 1.0),
+                noise.get("own", 1.0),
             ),
             allowed=np.array(noise["draws"], dtype=np.float64).reshape(-1, GAMMA.size + 1),
             objective=raw["objective"],

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from isoflop.core.errors import TableError
-from isoflop.laws.forms import Array, printed_loss
+from isoflop.laws.forms import CHINCHILLA, Array, printed_loss
 from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Optimal, Prediction
 from isoflop.laws.repetition import log_loss
 
@@ -81,8 +81,11 @@ class PublishedLaw:
 
     @property
     def formula(self) -> str:
-        """The formula of its kind."""
-        return FORMULAS[self.kind]
+        """The formula of its kind, without the terms that this law lacks."""
+        if self.kind == "surface" and "g" not in self.parameters:
+            return CHINCHILLA.formula
+        whole = FORMULAS[self.kind]
+        return whole.removeprefix("E + ") if "E" not in self.parameters else whole
 
     @property
     def supported(self) -> bool:

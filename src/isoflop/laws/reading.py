@@ -74,8 +74,11 @@ def check_columns(
     """Refuse a table that lacks a required column, with a proposal for `--columns`.
 
     Raises:
-        TableError: A required column, or one on the right of `--columns`, is not there.
+        TableError: There are no rows; a required column, or one on the right of `--columns`, is
+            not there.
     """
+    if not header:
+        raise TableError("the table has no rows", where=str(file))
     absent = [theirs for theirs in renamed.values() if theirs not in header]
     missing = [name for name in required if name not in renamed and name not in header]
     if not absent and not missing:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isoflop.laws.forms import Array, Design, get_form, printed_loss
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law
+from isoflop.laws.forms import GAMMA, Array, Design, Form, get_form, printed_loss
+from isoflop.laws.interval import excess
+from isoflop.laws.predict import AUTO, FLOPS_PER_PARAMETER_TOKEN, Law
 from isoflop.laws.records import RunTable
 from isoflop.laws.solver import bounds
 
@@ -26,6 +27,11 @@ MISFIT = 0.1
 """Share of such runs beyond which it is the form that does not fit."""
 PLAUSIBLE = (0.05, 1.0)
 """Exponents of one axis alone; published ones lie between 0.05 (Kaplan) and 0.6."""
+EVEN_RELEVANCE = 16.0
+"""As the middle of `averaging.RELEVANCES`."""
+JAGGED = (0.01, 4.0)
+"""A size is out of line when it lies this far, in ln loss and in standard errors of its own runs,
+from the law through its neighbours."""
 REACH = 10.0
 """Multiple of the largest run's compute at which the next run is to sharpen the forecast."""
 
@@ -64,7 +70,14 @@ def judge(law: Law, table: RunTable, theta: Array, design: Design) -> Law:
     if len(far) > MISFIT * len(table):
         other = "; try the gamma form" if law.form == "chinchilla" else ""
         reasons.append(f"the form misses {len(far)} of {len(table)} runs{other}")
-    if get_form(law.form).floor and law.parameters["E"] < 0.05 * table.loss.min():
+    uneven = _uneven(law, table)
+    if uneven:
+        named = ", ".join(f"{size:.3g} ({100 * np.expm1(gap):+.1f} %)" for size, gap in uneven[:3])
+        reasons.append(
+            f"sizes lie off the line through their neighbours as no smooth law can: {named} "
+            "parameters; they look tuned differently"
+        )
+    if _form(law).floor and law.parameters["E"] < 0.05 * table.loss.min():
         warnings.append(
             "the fitted floor E is almost zero: the runs are too far from it to show it, or the "
             "loss is not in nats per token"
@@ -81,6 +94,10 @@ def judge(law: Law, table: RunTable, theta: Array, design: Design) -> Law:
     )
 
 
+def _form(law: Law) -> Form:
+    return GAMMA if law.form == AUTO else get_form(law.form)
+
+
 def levels(values: Array) -> Array:
     """The distinct values (L,), those within 3 % of each other counted once."""
     ordered = np.sort(values)
@@ -89,7 +106,7 @@ def levels(values: Array) -> Array:
 
 
 def _reasons(table: RunTable, law: Law, theta: Array) -> list[str]:
-    form = get_form(law.form)
+    form = _form(law)
     reasons = []
     sizes, horizons = len(levels(table.params)), len(levels(table.tokens))
     if sizes < FEWEST:
@@ -123,14 +140,53 @@ def _rejections(table: RunTable) -> list[str]:
     return [f"{count} row{'s' * (count > 1)} left out: {shown}{more}"]
 
 
-def _outliers(law: Law, table: RunTable) -> list[tuple[int, float]]:
-    """Row and log residual of the runs far from the law, the farthest first."""
+def _fitted(law: Law, table: RunTable) -> Array:
     values = np.array([list(law.parameters.values())])
-    fitted = np.array(
+    return np.array(
         [printed_loss(values, n, d)[0] for n, d in zip(table.params, table.tokens, strict=True)]
     )
+
+
+def _uneven(law: Law, table: RunTable) -> list[tuple[float, float]]:
+    """Sizes whose runs lie off what their neighbours' residuals say, and by how much in ln loss.
+
+    A form that bends wrongly leaves residuals that change smoothly with size; a size with a better
+    or worse recipe than its neighbours does not. Each inner size's mean residual is compared with
+    the line through its neighbours' means, in standard errors from the spread within sizes.
+    """
+    residual = np.log(table.loss / _fitted(law, table))
+    # Runs far above the low end scatter for other reasons and say little about a recipe.
+    weight = np.exp(-EVEN_RELEVANCE * excess(table.loss, float(np.quantile(table.loss, 0.05))))
+    ordered = levels(table.params)
+    member = np.argmin(np.abs(np.log(table.params[:, None] / ordered)), axis=1)
+    count = np.bincount(member, minlength=len(ordered))
+    total = np.bincount(member, weight, len(ordered))
+    kept = np.flatnonzero((count >= 2) & (total >= 1.0))
+    if len(kept) < FEWEST + 1:
+        return []
+    mean = np.bincount(member, weight * residual, len(ordered)) / np.maximum(total, 1e-300)
+    used = np.isin(member, kept)
+    within = float(np.sum((weight * (residual - mean[member]) ** 2)[used]))
+    spare = float(weight[used].sum()) - len(kept)
+    if spare < 1.0:
+        return []
+    variance = within / spare / total[kept]
+    x, m = np.log(ordered[kept]), mean[kept]
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    gap = m[1:-1] - (1.0 - share) * m[:-2] - share * m[2:]
+    error = np.sqrt(variance[1:-1] + (1.0 - share) ** 2 * variance[:-2] + share**2 * variance[2:])
+    least, sure = JAGGED
+    far = np.flatnonzero((np.abs(gap) > least) & (np.abs(gap) > sure * error))
+    ranked = far[np.argsort(-np.abs(gap[far]))]
+    return [(float(ordered[kept][i + 1]), float(gap[i])) for i in ranked]
+
+
+def _outliers(law: Law, table: RunTable) -> list[tuple[int, float]]:
+    """Row and log residual of the runs far from the law, the farthest first."""
+    fitted = _fitted(law, table)
     residual = np.log(table.loss / fitted)
-    far = np.flatnonzero(np.abs(residual) > OUTLIER * law.noise.run_to_run)
+    noise = law.noise.run_to_run * np.exp(0.5 * law.noise.relevance * excess(fitted, law.noise.low))
+    far = np.flatnonzero(np.abs(residual) > OUTLIER * noise)
     ranked = far[np.argsort(-np.abs(residual[far]))]
     return [(int(i), float(np.expm1(residual[i]))) for i in ranked]
 
