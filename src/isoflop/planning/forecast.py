@@ -90,16 +90,16 @@ def resolve_law(given: str | Path | None) -> LossLaw:
 
 def _from_file(path: Path) -> LossLaw:
     from isoflop.core.artifact import read_json
-    from isoflop.laws.forms import FORMS
+    from isoflop.laws.load import SURFACES
     from isoflop.laws.predict import load_law
 
     document = read_json(path)
     form = document.get("form") if isinstance(document, dict) else None
-    if isinstance(form, str) and form not in FORMS:
+    if isinstance(form, str) and form not in SURFACES:
         raise RecipeError(
             f"a law of the form {form!r} does not divide a budget between size and data",
             where=str(path),
-            fix=f"Give one of the forms {', '.join(FORMS)}, or a published name",
+            fix=f"Give one of the forms {', '.join(SURFACES)}, or a published name",
         )
     return LossLaw(str(path), load_law(path), "params", "fitted to your runs", own=True)
 
