@@ -44,7 +44,7 @@ from isoflop.laws.support import FEWEST, NextRun, levels
 SAME_OPTIMUM = 1e-6
 """Relative difference of the objective below which two starts found the same optimum."""
 PINNED = 1e8
-RELEVANCE = 6.0
+RELEVANCE = 8.0
 """Less than the forecasts' (`averaging.RELEVANCES`): one cannot know before the runs are made how
 far up the law holds, and a design at the low end alone would not tell its exponents."""
 NOISE = 0.004

@@ -34,6 +34,8 @@ EXPONENT = (np.log(0.16), 0.35)
 """Belief about ln g: Hoffmann et al. 2022 0.154, Besiroglu et al. 2024 0.178, Kaplan et al. 2020
 0.050 without E."""
 SCALE = 1.0
+FARTHEST = 4.0
+"""Widths of its belief that a drawn coordinate may lie from the belief's centre."""
 RELEVANCE = 16.0
 FEWEST = 4
 
@@ -124,6 +126,8 @@ def fit_frontier(
         np.repeat(theta[None], bootstrap, axis=0),
         Beliefs(jittered, sigma**2 / width**2),
     )
+    # With few slices the heavy tail of the noise shakes a draw so that nothing holds its exponent.
+    drawn = np.clip(drawn, centre - FARTHEST * width, centre + FARTHEST * width)
     draws = _printed(drawn, float(flops.max()))
     exponents = exponents_of(points, seed)
     seen = calibration or shipped()

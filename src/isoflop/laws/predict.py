@@ -258,7 +258,7 @@ def render_law(document: dict[str, Any]) -> str:
 
     def mark(rows: list[list[float]], indent: str) -> str:
         name = f"@draws{len(marks)}@"
-        lines = f",\n{indent}  ".join(json.dumps(row) for row in rows)
+        lines = f",\n{indent}  ".join(json.dumps(row, allow_nan=False) for row in rows)
         marks[f'"{name}"'] = f"[\n{indent}  {lines}\n{indent}]"
         return name
 
