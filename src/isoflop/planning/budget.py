@@ -31,9 +31,9 @@ WIDTH_UNIT = 128
 TOKENS_PER_PARAMETER = 6.5
 """A wider target is chosen only if it still sees this many tokens per parameter."""
 MOST_TOKENS_PER_PARAMETER = 12.5
-"""A target sees at most this many tokens per parameter, even where the time holds more: forecasts were
-scored up to there (docs/benchmarks.md), and a longer target, at 22.7, came to 2.1 % more than its
-law said where shorter ones come to 1 % less."""
+"""A target sees at most this many tokens per parameter, even where the time holds more: forecasts
+were scored up to there. A longer target, at 22.7, came to 2.1 % more than its law said, where
+shorter ones come to 1 % less (docs/benchmarks.md)."""
 RUN_OVERHEAD_SECONDS = 1.5
 """Opening shards, building, saving: what a run costs beside its steps and evaluations."""
 WORKER_START_SECONDS = 4.0
