@@ -161,7 +161,7 @@ def test_one_size_only_is_refused_with_the_way_out() -> None:
 
 def test_impossible_arguments_are_refused() -> None:
     table, _ = ladder()
-    with pytest.raises(TableError, match="huber, lad or lsq"):
+    with pytest.raises(TableError, match="Choose one of huber, lad, lsq"):
         fit(table, objective="l2")  # type: ignore[arg-type]
     with pytest.raises(TableError, match="at least 100"):
         fit(table, bootstrap=3)
