@@ -142,3 +142,31 @@ def test_help_names_the_options_without_loading_what_does_the_work(command: str)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--json" in done.stdout
+
+
+def test_measure_once_decide_anew_and_ask_why(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations, corpus = tmp_path / "annotations", tmp_path / "corpus"
+    recipe.write_text(RECIPE + '[clean.quality]\nenglish = ["gopher-quality"]\n')
+    made = run_json(capsys, "data", "annotate", recipe, "-o", annotations)
+    assert made["documents"] == 319  # all but the broken line
+    decide = ("data", "build", recipe, "-o", corpus, "--annotations", annotations)
+    # Rows of three words and short problems would all go: let them pass by the rule's name.
+    refused(capsys, *decide)
+    loose = '[clean.quality.thresholds]\n"gopher-quality.few-words" = 3\n'
+    zero = "".join(
+        f'"gopher-quality.{rule}" = 0\n'
+        for rule in ("stop-words", "alphabetic-words", "short-words")
+    )
+    recipe.write_text(recipe.read_text() + loose + zero)
+    run_json(capsys, *decide)
+    asked = ("data", "why", corpus, "--rule", "gopher-quality.few-words", "--threshold", "4")
+    found = run_json(capsys, *asked)
+    (account,) = [a for a in found["accounts"] if a["threshold"] == 3]  # type: ignore[attr-defined]
+    assert account["alternatives"][0]["failing"] >= 19  # "row number 7" has three words
+    assert main([*map(str, asked)]) == 0
+    text = capsys.readouterr().out
+    assert "`words` must be at least the threshold" in text
+    assert "row number" in text
+    assert "There are c4.curly-brackets" in refused(capsys, "data", "why", corpus, "--rule", "x")

@@ -1,4 +1,4 @@
-"""`isoflop data build` and `isoflop data inspect`; not for the work itself (`isoflop.data.corpus`).
+"""`isoflop data build`, `annotate`, `inspect` and `why`; not for the work itself (`isoflop.data`).
 
 pyarrow is imported when there is work to do, so that `--help` answers at once.
 """
@@ -6,7 +6,7 @@ pyarrow is imported when there is work to do, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,11 @@ from isoflop.data.recipe import DataRecipe
 
 if TYPE_CHECKING:
     from isoflop.data.corpus import Corpus
+    from isoflop.data.why import Account, Why
 
 _MAX_REJECTS_SHOWN = 10
 _MAX_EXAMPLES_SHOWN = 2
+_EXCERPT_WIDTH = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,16 @@ class BuildArguments(RecipeArguments):
 
     out: OutPath
     """The directory to write; an older corpus there is replaced once the new one is whole."""
+    annotations: Path | None = None
+    """What `isoflop data annotate` wrote with the same sources: decide anew, read nothing again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateArguments(RecipeArguments):
+    """Read, spell and measure the documents of a recipe, so that thresholds apply in seconds."""
+
+    out: OutPath
+    """The directory to write, for `isoflop data build --annotations`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +59,29 @@ class InspectArguments(Arguments):
     """A corpus directory, as `isoflop data build` writes it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhyArguments(Arguments):
+    """Show what a quality rule dropped, and how much another threshold would drop."""
+
+    corpus: Positional[Path]
+    """A corpus that was built with quality rules."""
+    rule: str
+    """The rule's name, as the funnel gives it: `gopher-quality.few-words`."""
+    threshold: float | None = None
+    """Account for this threshold; for a spread of them when omitted."""
+    examples: int = 5
+    """How many documents to show on either side of the threshold."""
+
+
 def run(args: list[str]) -> int:
     """Run the command; 0 unless the input is bad."""
     return dispatch(
         "data",
         {
             "build": (_build, "sources → clean → no duplicates → split, by a recipe"),
+            "annotate": (_annotate, "measure once; `build --annotations` then decides in seconds"),
             "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
+            "why": (_why, "what a quality rule dropped, and what other thresholds would"),
         },
         args,
     )
@@ -63,7 +91,27 @@ def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
 
-    _show(build(recipe, arguments.out, make_progress(arguments.json)), arguments.json)
+    progress = make_progress(arguments.json)
+    _show(build(recipe, arguments.out, progress, arguments.annotations), arguments.json)
+    return 0
+
+
+def _annotate(args: list[str]) -> int:
+    arguments, recipe = parse_recipe_arguments(AnnotateArguments, DataRecipe, args, "data annotate")
+    from isoflop.data.annotate import annotate
+
+    made = annotate(recipe, arguments.out, make_progress(arguments.json))
+    text = f"{made.documents:,} documents measured into {made.directory}"
+    print_result({"annotations": made.directory, "documents": made.documents}, text, arguments.json)
+    return 0
+
+
+def _why(args: list[str]) -> int:
+    arguments = parse_arguments(WhyArguments, args, "data why")
+    from isoflop.data.why import why
+
+    found = why(arguments.corpus, arguments.rule, arguments.threshold, arguments.examples)
+    print_result(asdict(found), "" if arguments.json else why_text(found), arguments.json)
     return 0
 
 
@@ -101,6 +149,8 @@ def funnel_text(corpus: Corpus) -> str:
             add(f"    {language}", count)
     for name, part in funnel["sources"].items():
         add(f"  from {name}", part["kept"])
+    for kind, found in funnel.get("pii", {}).items():
+        rows.append((f"  {kind} found", f"{found['documents']:,}", "", f"{found['found']:,} times"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         f"{label:<{widths[0]}}  {documents:>{widths[1]}}  {size:>{widths[2]}}  {note}".rstrip()
@@ -123,3 +173,33 @@ def _rejects_text(corpus: Corpus) -> list[str]:
             detail = f" ({reject['detail']})" if reject["detail"] else ""
             lines.append(f"  {reject['source']} {place}: {reject['reason']}{detail}")
     return lines + (["  …"] if total > _MAX_REJECTS_SHOWN else [])
+
+
+def why_text(found: Why) -> str:
+    """A rule's account: counts, other thresholds, and documents on either side."""
+    bound = "at least" if found.side == "min" else "at most"
+    lines = [f"{found.rule}: `{found.signal}` must be {bound} the threshold"]
+    for account in found.accounts:
+        lines += ["", *_account_text(found, account)]
+    if not found.accounts:
+        lines.append("no document was measured by it")
+    return "\n".join(lines)
+
+
+def _account_text(found: Why, account: Account) -> list[str]:
+    state = "" if account.in_force else ", not in force in this corpus"
+    lines = [
+        f"{account.group}: threshold {account.threshold:.4g}{state}; {account.judged:,} documents "
+        f"measured, {account.failing:,} fail it, {account.dropped:,} were dropped by it first",
+        f"  {'threshold':>10}  {'would fail':>10}  {'kept, lost':>10}  {'dropped, back':>13}",
+    ]
+    lines += [
+        f"  {other.threshold:>10.4g}  {other.failing:>10,}  {other.lost:>10,}  {other.gained:>13,}"
+        for other in account.alternatives
+    ]
+    for title, examples in (("fail", account.dropped_examples), ("pass", account.kept_examples)):
+        for example in examples:
+            excerpt = " ".join(example.excerpt.split())[:_EXCERPT_WIDTH]
+            place = f"{example.source} {example.id}"
+            lines.append(f"  {title} {example.value:.4g}  {place}: {excerpt}")
+    return lines

@@ -27,12 +27,20 @@ from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
+from isoflop.data.annotate import (
+    Annotated,
+    Annotator,
+    annotate_source,
+    check_annotations,
+    read_annotated,
+)
+from isoflop.data.decide import Decider
 from isoflop.data.dedup import Deduplicator
-from isoflop.data.documents import Document, Skipped
+from isoflop.data.documents import Skipped
 from isoflop.data.funnel import Funnel
-from isoflop.data.normalise import normalise
 from isoflop.data.recipe import DataRecipe, SourceConfig
-from isoflop.data.sources import expected_bytes, read_source
+from isoflop.data.sources import expected_bytes
+from isoflop.data.why import SignalsWriter, signals_path
 
 SPLITS = ("train", "held_out")
 _SCHEMA = pa.schema(
@@ -79,37 +87,56 @@ def split_path(directory: Path, split: str) -> Path:
     return directory / split / "documents.parquet"
 
 
-def build(recipe: DataRecipe, out: Path, progress: Progress = SILENT) -> Corpus:
-    """Read the sources, normalise, drop duplicates, split by document hash, write `out`.
+def build(
+    recipe: DataRecipe, out: Path, progress: Progress = SILENT, annotations: Path | None = None
+) -> Corpus:
+    """Read the sources, clean, drop duplicates, split by document hash, write `out`.
 
     The files are a pure function of the recipe and of what the sources hold. Text is streamed:
     memory holds one row group and the hashes of `dedup`.
 
+    Args:
+        annotations: What `annotate` wrote with the same sources and spelling: the sources are not
+            read again, and only the recipe's decisions are taken.
+
     Raises:
-        DataError: A source or a split ends up without any document.
+        DataError: A source or a split ends up without any document, or the annotations are of
+            another recipe.
+        RecipeError: A package that the recipe needs is not installed.
         ArtifactError: `out` exists and is not an artifact.
     """
-    seen, funnel = Deduplicator(), Funnel()
+    if annotations is not None:
+        check_annotations(annotations, recipe)
+    config = _recipe_json(recipe)
     with build_directory(out) as aside:
         with ExitStack() as stack:
             writers = {
                 split: stack.enter_context(_SplitWriter(split_path(aside, split)))
                 for split in SPLITS
             }
+            signals = None
+            if recipe.clean.measures:
+                signals = stack.enter_context(SignalsWriter(signals_path(aside)))
+            work = _Build(recipe, writers, signals, progress)
             progress.start("data build", sum(map(expected_bytes, recipe.sources)) / 1e6, "MB")
-            for source in recipe.sources:
-                _add_source(recipe, source, seen, funnel, writers, progress)
-        account = funnel.as_json()
+            annotator = Annotator(recipe.clean) if annotations is None else None
+            for index, source in enumerate(recipe.sources):
+                if annotator is not None:
+                    items = annotate_source(source, recipe.seed, annotator)
+                elif annotations is not None:
+                    items = read_annotated(annotations, index)
+                work.add_source(source, items)
+        account = work.funnel.as_json()
         _require_documents(recipe, account)
         write_json(aside / "funnel.json", account)
-        write_json(aside / "config.json", _recipe_json(recipe))
+        write_json(aside / "config.json", config)
         with open(aside / "rejects.jsonl", "w", encoding="utf-8") as file:
-            for reject in funnel.rejects:
+            for reject in work.funnel.rejects:
                 file.write(json.dumps(reject, ensure_ascii=False) + "\n")
         write_manifest(
             aside,
             kind="corpus",
-            config=_recipe_json(recipe),
+            config=config,
             machine=machine(),
             inputs=sorted({s.path for s in recipe.sources if s.path and s.path.is_file()}),
             seed=recipe.seed,
@@ -141,34 +168,53 @@ def held_out(text: str, seed: int, fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
 
 
-def _add_source(
-    recipe: DataRecipe,
-    source: SourceConfig,
-    seen: Deduplicator,
-    funnel: Funnel,
-    writers: dict[str, _SplitWriter],
-    progress: Progress,
-) -> None:
-    label, kept_bytes = source.label, 0
-    before = funnel.bytes_kept
-    for item in read_source(source, recipe.seed):
-        if isinstance(item, Skipped):
-            funnel.drop(label, item)
-            continue
-        text = normalise(item.text)
-        raw_bytes = len(item.text.encode("utf-8", "replace"))
-        reason = seen.reason_to_drop(text) if text else "empty"
+class _Build:
+    """The state of one build: what was seen, what was counted, where it is written."""
+
+    def __init__(
+        self,
+        recipe: DataRecipe,
+        writers: dict[str, _SplitWriter],
+        signals: SignalsWriter | None,
+        progress: Progress,
+    ) -> None:
+        self.funnel = Funnel()
+        self._recipe, self._writers, self._signals = recipe, writers, signals
+        self._progress, self._done = progress, 0
+        self._decide, self._seen = Decider(recipe.clean), Deduplicator()
+
+    def add_source(self, source: SourceConfig, items: Iterator[Annotated | Skipped]) -> None:
+        """Decide on every document of a source, up to its cap."""
+        funnel, label, before, read = self.funnel, source.label, self._done, 0
+        kept_before = funnel.bytes_kept
+        for number, item in enumerate(items, 1):
+            read += item.bytes if isinstance(item, Skipped) else item.raw_bytes
+            if isinstance(item, Skipped):
+                funnel.drop(label, item)
+                continue
+            self._add(label, item)
+            kept = funnel.bytes_kept - kept_before
+            # A cap counts what is kept; without one the work is what there is to read.
+            self._done = before + (read if source.max_bytes is None else kept)
+            if number % 64 == 0:
+                self._progress.advance(self._done / 1e6, label)
+            if source.max_bytes is not None and kept >= source.max_bytes:
+                break
+
+    def _add(self, label: str, item: Annotated) -> None:
+        decision = self._decide(item)
+        text = decision.text
+        reason = decision.reason or self._seen.reason_to_drop(text)
+        self.funnel.count_pii(decision.pii)
+        if self._signals is not None:
+            self._signals.add(item, reason or "")
         if reason:
-            funnel.drop(label, Skipped(item.id, reason, raw_bytes))
-            continue
+            self.funnel.drop(label, Skipped(item.document.id, reason, item.raw_bytes))
+            return
+        recipe = self._recipe
         split = "held_out" if held_out(text, recipe.seed, recipe.held_out_fraction) else "train"
-        text_bytes = writers[split].add(item, text)
-        funnel.keep(label, split, item.language, raw_bytes, text_bytes)
-        kept_bytes += text_bytes
-        if funnel.documents_kept % 64 == 0:
-            progress.advance((before + kept_bytes) / 1e6, label)
-        if source.max_bytes is not None and kept_bytes >= source.max_bytes:
-            break
+        size = self._writers[split].add(item, text, decision.meta)
+        self.funnel.keep(label, split, item.language, item.raw_bytes, size)
 
 
 def _require_documents(recipe: DataRecipe, account: dict[str, Any]) -> None:
@@ -199,6 +245,8 @@ def _recipe_json(recipe: DataRecipe) -> dict[str, Any]:
     value = to_dict(recipe)
     for source in value["sources"]:
         source["path"] = Path(source["path"]).name if source["path"] else None
+    toxicity = value["clean"]["toxicity"]
+    toxicity["lists"] = [Path(path).name for path in toxicity["lists"]]
     return value
 
 
@@ -218,16 +266,17 @@ class _SplitWriter:
         self._flush()
         self._file.close()
 
-    def add(self, document: Document, text: str) -> int:
-        """Append a document with its normalised text; returns the bytes of that text."""
+    def add(self, item: Annotated, text: str, meta: dict[str, Any]) -> int:
+        """Append a document with its final text; returns the bytes of that text."""
+        document, meta = item.document, item.document.meta | meta
         self._rows.append(
             {
                 "id": document.id,
                 "text": text,
                 "source": document.source,
                 "url": document.url,
-                "language": document.language,
-                "meta": json.dumps(document.meta, ensure_ascii=False, sort_keys=True, default=str),
+                "language": item.language,
+                "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
             }
         )
         text_bytes = len(text.encode())

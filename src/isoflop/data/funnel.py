@@ -25,6 +25,7 @@ class Funnel:
         self._sources: dict[str, dict[str, Counter[str]]] = {}
         self._splits: dict[str, Counter[str]] = {}
         self._languages: dict[str, dict[str, Counter[str]]] = {}
+        self._pii: dict[str, Counter[str]] = {}
 
     def keep(self, source: str, split: str, language: str, raw_bytes: int, text_bytes: int) -> None:
         """Count a document that entered `split`; bytes before and after normalising."""
@@ -59,6 +60,11 @@ class Funnel:
                 }
             )
 
+    def count_pii(self, found: dict[str, int]) -> None:
+        """Count the personal data of one document: kind → how many pieces of it."""
+        for kind, number in found.items():
+            self._pii.setdefault(kind, Counter()).update(documents=1, found=number)
+
     def as_json(self) -> dict[str, Any]:
         """The account as `funnel.json` holds it."""
         parts = self._sources.values()
@@ -68,6 +74,7 @@ class Funnel:
                 sorted(self._dropped.items(), key=lambda item: (-item[1]["bytes"], item[0]))
             ),
             "rejects": len(self.rejects),
+            "pii": {kind: dict(count) for kind, count in sorted(self._pii.items())},
             "kept": _total(part["kept"] for part in parts),
             "sources": {
                 name: {side: _total([count]) for side, count in part.items()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
+from isoflop.data.clean_recipe import CleanConfig
 
 SourceKind = Literal["text", "jsonl", "parquet", "python", "word-problems"]
 
@@ -70,6 +71,8 @@ class DataRecipe:
     """Share of documents, chosen by their hash, kept aside for evaluation."""
     seed: int = 0
     """Seeds the choice of files under a cap, the generated problems and the split."""
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Spelling, languages, quality rules, personal data, word lists."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot.

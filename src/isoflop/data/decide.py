@@ -1,0 +1,106 @@
+"""Decides from its annotations whether a document is kept, and what becomes of personal data.
+
+Not for measuring (`annotate`) nor for duplicates (`dedup`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from isoflop.data import pii
+from isoflop.data.annotate import Annotated
+from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.quality import (
+    CHINESE_RULES,
+    ENGLISH_RULES,
+    Rule,
+    chosen_rules,
+    first_failed,
+)
+
+NOT_KEPT, UNSURE, PERSONAL = "language not kept", "language unsure", "personal data"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one document."""
+
+    reason: str | None
+    """Why it is dropped; None if it may stay."""
+    text: str = ""
+    """Its text, redacted where the recipe asks."""
+    pii: dict[str, int] = field(default_factory=dict)
+    """How many pieces of personal data of each kind were found."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What is to be added to the document's `meta`."""
+
+
+class Decider:
+    """Applies a recipe's thresholds.
+
+    Raises:
+        RecipeError: A threshold names no rule.
+    """
+
+    def __init__(self, config: CleanConfig) -> None:
+        self._config = config
+        self._rules = {group: group_rules(config, group) for group in GROUPS}
+        keep = config.language.keep
+        self._keep = frozenset({*keep, *(("zh-Hans", "zh-Hant") if "zh" in keep else ())})
+
+    def __call__(self, item: Annotated) -> Decision:
+        """Keep or drop one document, for the first reason in the order of the recipe's tables."""
+        text = item.document.text
+        reason = "empty" if not text else self._language(item)
+        if reason is None:
+            reason = first_failed(self._rules[rule_group(item.language)], item.signals)
+        if reason is None and item.signals.get("toxic_matches", 0) > (
+            self._config.toxicity.max_matches
+        ):
+            reason = "toxicity.words"
+        action = self._config.pii.action
+        if reason is not None or action == "keep" or not item.signals.get("pii"):
+            return Decision(reason, text)
+        findings = pii.find(text, self._config.pii.kinds)
+        found = pii.counts(findings)
+        if action == "drop":
+            return Decision(PERSONAL, text, found)
+        if action == "tag":
+            return Decision(None, text, found, {"pii": found})
+        return Decision(None, pii.redact(text, findings), found)
+
+    def _language(self, item: Annotated) -> str | None:
+        config = self._config.language
+        if self._keep and item.language not in self._keep:
+            return NOT_KEPT
+        if item.signals.get("language_score", 1.0) < config.min_score:
+            return UNSURE
+        return None
+
+
+GROUPS = ("english", "chinese", "spaced", "unspaced", "code")
+"""Groups of languages that share their rules. Other languages than English and Chinese have no
+stop words and word lengths here, so only repetition is judged there; code is not judged."""
+
+
+def rule_group(language: str) -> str:
+    """The group of languages whose rules judge a document."""
+    first = language.split("-")[0]
+    return {"en": "english", "zh": "chinese", "ja": "unspaced", "code": "code"}.get(first, "spaced")
+
+
+def group_rules(config: CleanConfig, group: str) -> tuple[Rule, ...]:
+    """The rules that judge the documents of a group of languages.
+
+    Raises:
+        RecipeError: A threshold names no rule.
+    """
+    quality = config.quality
+    if group == "code":
+        return ()
+    chinese = group in ("chinese", "unspaced")
+    families: tuple[str, ...] = quality.chinese if chinese else quality.english
+    if group in ("spaced", "unspaced"):
+        families = tuple(family for family in families if family == "gopher-repetition")
+    return chosen_rules(CHINESE_RULES if chinese else ENGLISH_RULES, families, quality.thresholds)

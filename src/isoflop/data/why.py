@@ -1,0 +1,235 @@
+"""The signals stored beside a corpus, and what they say about one rule and other thresholds.
+
+Not for applying a threshold: change it in the recipe and build again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from isoflop.core.artifact import read_json, read_manifest
+from isoflop.core.errors import ArtifactError, DataError
+from isoflop.core.recipe import from_dict
+from isoflop.data.annotate import ALL_SIGNALS, Annotated
+from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.decide import GROUPS, group_rules, rule_group
+from isoflop.data.quality import CHINESE_RULES, ENGLISH_RULES, Rule
+
+_EXCERPT_CHARACTERS = 200
+_ROW_GROUP = 8192
+_TEXTS = ("id", "source", "language", "reason", "excerpt")
+_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        ("bytes", pa.int64()),
+        *((name, pa.float64()) for name in ALL_SIGNALS),
+    ]
+)
+# The other thresholds shown: where these shares of the judged documents would be dropped.
+_SHARES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A document near a rule's threshold."""
+
+    id: str
+    source: str
+    value: float
+    """Its value of the rule's signal."""
+    reason: str
+    """Why it was dropped; empty when it was kept."""
+    excerpt: str
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What another threshold would do."""
+
+    threshold: float
+    failing: int
+    """Judged documents that would fail the rule."""
+    lost: int
+    """Documents of today's corpus that would go."""
+    gained: int
+    """Documents dropped by this rule that would pass it (a later rule may still drop them)."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """One rule on one group of languages."""
+
+    group: str
+    """`english`, `chinese`, `spaced` or `unspaced` (other languages)."""
+    threshold: float
+    in_force: bool
+    """Whether the corpus was built with this rule."""
+    judged: int
+    """Documents of the group that were measured."""
+    failing: int
+    """How many of them fail the rule, whatever dropped them."""
+    dropped: int
+    """How many the rule dropped, being the first they failed."""
+    alternatives: tuple[Alternative, ...]
+    dropped_examples: tuple[Example, ...]
+    """Failing documents, the closest to the threshold first."""
+    kept_examples: tuple[Example, ...]
+    """Passing documents, the closest to the threshold first."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """What one rule did to a corpus, and what other thresholds would have done."""
+
+    rule: str
+    signal: str
+    side: str
+    accounts: tuple[Account, ...]
+
+
+def signals_path(directory: Path) -> Path:
+    """The Parquet file of a corpus that holds the signals of every document, kept or not."""
+    return directory / "signals.parquet"
+
+
+def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: int = 10) -> Why:
+    """Examples of what a rule dropped and spared, and how much other thresholds would drop.
+
+    Args:
+        rule: A rule's name, `gopher-quality.few-words`.
+        threshold: One threshold to account for; a spread of them when omitted.
+
+    Raises:
+        ArtifactError: The corpus is missing or damaged, or was built without quality rules.
+        DataError: There is no such rule.
+    """
+    read_manifest(corpus, "corpus")
+    clean = from_dict(
+        CleanConfig, read_json(corpus / "config.json")["clean"], str(corpus / "config.json")
+    )
+    known = {known.name: known for known in (*CHINESE_RULES, *ENGLISH_RULES)}
+    if rule not in known:
+        raise DataError(
+            f"there is no quality rule `{rule}`", fix=f"There are {', '.join(sorted(known))}"
+        )
+    table = _read(signals_path(corpus), known[rule].signal)
+    groups = np.array([rule_group(language) for language in table["language"].to_pylist()])
+    accounts = []
+    for group in GROUPS:
+        rows = np.flatnonzero((groups == group) & ~np.isnan(table["value"].to_numpy()))
+        default = [r for r in _group_defaults(group) if r.name == rule]
+        if rows.size and default:
+            chosen = [r for r in group_rules(clean, group) if r.name == rule]
+            one = (chosen or default)[0]
+            accounts.append(
+                _account(table.take(rows), group, one, bool(chosen), threshold, max_examples)
+            )
+    return Why(rule, known[rule].signal, known[rule].side, tuple(accounts))
+
+
+def _group_defaults(group: str) -> tuple[Rule, ...]:
+    return CHINESE_RULES if group in ("chinese", "unspaced") else ENGLISH_RULES
+
+
+def _read(path: Path, signal: str) -> pa.Table:
+    if not path.is_file():
+        raise ArtifactError(
+            "this corpus holds no signals: it was built without quality rules",
+            where=str(path.parent),
+            fix='Set `english = ["gopher-quality", …]` under [clean.quality] and build it again',
+        )
+    try:
+        table = pq.read_table(path, columns=[*_TEXTS, signal])
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"the signals cannot be read: {error}", where=str(path), fix="Build the corpus again"
+        ) from None
+    return table.rename_columns([*_TEXTS, "value"])
+
+
+def _account(
+    table: pa.Table, group: str, rule: Rule, in_force: bool, asked: float | None, n_examples: int
+) -> Account:
+    values: NDArray[np.float64] = table["value"].to_numpy()
+    reasons = np.array(table["reason"].to_pylist(), dtype=object)
+    # Turned so that failing is always lying above.
+    sign = 1.0 if rule.side == "max" else -1.0
+    height, limit = sign * values, sign * rule.threshold
+    fails = height > limit
+    thresholds = (
+        [asked]
+        if asked is not None
+        else sorted({float(np.quantile(values, s if sign < 0 else 1 - s)) for s in _SHARES})
+    )
+    alternatives = tuple(
+        Alternative(
+            threshold=other,
+            failing=int((height > sign * other).sum()),
+            lost=int(((height > sign * other) & (reasons == "")).sum()),
+            gained=int(((height <= sign * other) & (reasons == rule.name)).sum()),
+        )
+        for other in thresholds
+    )
+    near = np.argsort(np.abs(values - rule.threshold), kind="stable")
+    return Account(
+        group=group,
+        threshold=rule.threshold,
+        in_force=in_force,
+        judged=values.size,
+        failing=int(fails.sum()),
+        dropped=int((reasons == rule.name).sum()),
+        alternatives=alternatives,
+        dropped_examples=_examples(table, near[fails[near]][:n_examples]),
+        kept_examples=_examples(table, near[~fails[near] & (reasons[near] == "")][:n_examples]),
+    )
+
+
+def _examples(table: pa.Table, rows: NDArray[np.int64]) -> tuple[Example, ...]:
+    return tuple(
+        Example(row["id"], row["source"], row["value"], row["reason"], row["excerpt"])
+        for row in table.take(rows).to_pylist()
+    )
+
+
+class SignalsWriter:
+    """Appends the signals and the fate of every document to one Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd", compression_level=3)
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> SignalsWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._file.close()
+
+    def add(self, item: Annotated, reason: str) -> None:
+        """Append a document; `reason` is empty when it is kept."""
+        document = item.document
+        row: dict[str, Any] = {name: item.signals.get(name, math.nan) for name in ALL_SIGNALS}
+        row |= {
+            "id": document.id,
+            "source": document.source,
+            "language": item.language,
+            "reason": reason,
+            "excerpt": document.text[:_EXCERPT_CHARACTERS],
+            "bytes": item.raw_bytes,
+        }
+        self._rows.append(row)
+        if len(self._rows) >= _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
+            self._rows = []
