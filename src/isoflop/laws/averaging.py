@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isoflop.laws.forms import CHINCHILLA, GAMMA, KAPLAN_ND, Array, Design, Form
 from isoflop.laws.interval import ROBUST, believed_noise, excess, prior_moments
@@ -198,7 +199,7 @@ def scores_of(rolled: Sequence[RollOut]) -> Array | None:
     """Scores (F, B): root mean square errors, averaged over the cuts; None without any."""
     if not rolled:
         return None
-    return np.asarray(np.exp(np.mean([np.log(r.score) for r in rolled], axis=0)))
+    return np.asarray(np.exp(np.mean(np.log(np.stack([r.score for r in rolled])), axis=0)))
 
 
 def own_width(rolled: Sequence[RollOut], share: Array, drift: float) -> float:
@@ -219,7 +220,7 @@ def own_width(rolled: Sequence[RollOut], share: Array, drift: float) -> float:
         ratios.append(float(error**2 / variance @ one.worth / one.worth.sum()))
     if not ratios:
         return 1.0
-    return float(np.sqrt(max(0.5 + 0.5 * np.mean(ratios), 1.0)))
+    return float(np.sqrt(max(0.5 + 0.5 * float(np.mean(ratios)), 1.0)))
 
 
 def shares(scores: Array | None, floor: float) -> Array:
@@ -256,7 +257,7 @@ def average(
     settled = [settle(table, form, design, strength) for form in AVERAGED]
     allowed, members = [], []
     for i, fitted in enumerate(settled):
-        wanted = np.round(share[i] * count).astype(int)
+        wanted = np.round(share[i] * count).astype(np.intp)
         if wanted.sum():
             allowed.append(_draw(table, fitted, wanted, rng, strength))
         for j in np.flatnonzero(wanted):
@@ -280,7 +281,11 @@ def average(
 
 
 def _draw(
-    table: RunTable, fitted: Settled, wanted: Array, rng: np.random.Generator, strength: float
+    table: RunTable,
+    fitted: Settled,
+    wanted: NDArray[np.intp],
+    rng: np.random.Generator,
+    strength: float,
 ) -> Array:
     """`wanted[b]` laws of every relevance b, as rows of `Law.allowed`; see `interval.posterior`."""
     form, rows = fitted.form, np.repeat(np.arange(len(wanted)), wanted)

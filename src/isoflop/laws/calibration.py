@@ -40,6 +40,8 @@ SHIPPED = Path(__file__).with_name("calibration.json")
 DRIFTS = np.concatenate([[0.0], np.geomspace(5e-4, 0.03, 25)])
 WIDENS = np.geomspace(0.5, 8.0, 161)
 FEWEST_TABLES = 3
+TAILS = (0.05, 0.95)
+_WITHIN = NormalDist().inv_cdf(TAILS[1]) - NormalDist().inv_cdf(TAILS[0])
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Trial:
     error: Array
     """(P,): ln of the outcome over the forecast."""
     draws: Array
-    """(P,): standard deviation of ln loss over the law's draws."""
+    """(P,): standard deviation of ln loss over the law's draws, from their central 90 %."""
     noise: Array
     """(P,): run-to-run standard deviation there."""
     distance: Array
@@ -115,7 +117,8 @@ def trial(law: Law, table: RunTable, name: str, source: str) -> Trial:
         drawn = np.log(printed_loss(law.allowed[:, : GAMMA.size], params, tokens))
         centre = float(np.median(drawn))
         errors.append(float(np.log(loss)) - centre)
-        draws.append(float(np.std(drawn)))
+        # Quantiles, as the intervals are: a standard deviation would count far-off draws twice.
+        draws.append(float(np.diff(np.quantile(drawn, TAILS))[0]) / _WITHIN)
         noise.append(law.noise.run_to_run * law.noise.at(centre))
         beyond = FLOPS_PER_PARAMETER_TOKEN * params * tokens / law.domain["flops"][1]
         distance.append(max(float(np.log(beyond)), 0.0))

@@ -44,9 +44,10 @@ from isoflop.laws.support import FEWEST, NextRun, levels
 SAME_OPTIMUM = 1e-6
 """Relative difference of the objective below which two starts found the same optimum."""
 PINNED = 1e8
-RELEVANCE = 8.0
-"""Less than the forecasts' (`averaging.RELEVANCES`): one cannot know before the runs are made how
-far up the law holds, and a design at the low end alone would not tell its exponents."""
+RELEVANCES = (0.0, 8.0, 16.0)
+"""Of the worlds in turn (`averaging`): before the runs are made one cannot know how far up the law
+holds. A design at the low end alone would not tell the exponents; one spread over everything would
+trust runs of another regime."""
 NOISE = 0.004
 """Run-to-run noise of ln loss where no law says what it is."""
 WORLDS = 32
@@ -227,7 +228,8 @@ def next_runs(
     seen = GAMMA.evaluate(theta, places)
     gradient = seen.jacobian.swapaxes(1, 2)  # (W, M + 1, K)
     above = np.maximum(seen.log_loss[:, :-1] - seen.log_loss[:, :-1].min(axis=1, keepdims=True), 0)
-    noise = (law.noise.run_to_run if law else NOISE) ** 2 * np.exp(RELEVANCE * above)
+    relevance = np.resize(RELEVANCES, len(theta))[:, None]
+    noise = (law.noise.run_to_run if law else NOISE) ** 2 * np.exp(relevance * above)
     # Covariance of ln loss between places is all that the updates need; (W, M + 1, M + 1).
     joint = gradient @ covariance @ gradient.swapaxes(1, 2)
     whole = joint[:, -1, -1].copy()
