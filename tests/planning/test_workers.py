@@ -16,12 +16,14 @@ from isoflop.core.errors import RunError
 from isoflop.planning.workers import workers
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from work_of_test import work
 from isoflop.planning.workers import workers
 if __name__ == "__main__":
+    # A shell starts its background jobs with Ctrl-C ignored; a test runner may be one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with workers(2, Path({folder!r})) as pool:
         asked = [pool.submit(work, {folder!r}) for _ in range(2)]
         print([f.result() for f in asked])
