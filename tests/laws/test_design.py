@@ -11,7 +11,7 @@ import pytest
 
 from isoflop.core.errors import TableError
 from isoflop.laws import RunTable, fit
-from isoflop.laws.design import basins, correlations, next_runs, profile
+from isoflop.laws.design import basins, correlations, next_runs, prior_effect, profile
 from isoflop.laws.records import select
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "laws"
@@ -59,6 +59,15 @@ def test_a_coefficient_and_its_exponent_stand_for_one_another() -> None:
     np.testing.assert_allclose(matrix, matrix.T)
     assert matrix[at("A"), at("alpha")] > 0.95
     assert matrix[at("B"), at("beta")] > 0.95
+
+
+def test_beliefs_matter_to_few_runs_and_hardly_to_many() -> None:
+    few = select(noisy(1e-2), np.arange(0, 49, 6))
+    small, large = (
+        abs(prior_effect(t, 2e8, 2e10, "gamma", bootstrap=100).percent) for t in (noisy(1e-3), few)
+    )
+    assert small < 0.3
+    assert small < large
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -158,15 +167,13 @@ def test_twelve_chosen_runs_are_worth_twenty_random_ones_in_many_worlds(form: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "config", ["rw|tuned|short|const|standard|val", "rw|base|short|kaplan|standard|val"]
-)
-def test_twelve_chosen_runs_of_a_public_table_are_worth_twenty_random_ones(config: str) -> None:
-    path = SHARED / "porian_isoflop.csv"
+@pytest.mark.parametrize("file", ["chinchilla.csv", "oellm_best_hp.csv"])
+def test_twelve_chosen_runs_of_a_public_table_are_worth_twenty_random_ones(file: str) -> None:
+    path = SHARED / file
     if not path.exists():
         pytest.skip("the shared data are not here")
-    with open(path, newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["config"] == config and r["loss"]]
+    with open(path, newline="") as handle:
+        rows = [r for r in csv.DictReader(handle) if r.get("excluded_by_besiroglu") != "1"]
     table = RunTable.from_arrays(*([float(r[k]) for r in rows] for k in ("N", "D", "loss")))
     compute = table.params * table.tokens
     small = compute <= compute.max() / 10

@@ -128,3 +128,18 @@ def test_a_form_without_a_floor_is_not_warned_about_its_floor() -> None:
     assert law.predict(7e5, 4e6).loss == pytest.approx(
         (4e4 * 7e5**-0.75 + 7e5 * 4e6**-0.7) ** 0.27, rel=5e-3
     )
+
+
+@pytest.mark.parametrize("form", ["gamma", "auto"])
+def test_a_size_tuned_better_than_its_neighbours_is_unsupported(form: str) -> None:
+    n, d = (
+        a.ravel() for a in np.meshgrid(np.geomspace(1e6, 6.4e7, 7), np.geomspace(1e9, 6.4e10, 7))
+    )
+    noise = 0.002 * np.random.default_rng(0).standard_normal(n.size)
+    loss = (1.7 + 200 * n**-0.34 + 400 * d**-0.3) * np.exp(noise)
+    even = fit(RunTable.from_arrays(n, d, loss), form=form, bootstrap=200)
+    assert even.verdict == "supported"
+    tuned = np.where(np.isclose(n, np.unique(n)[4]), 0.96, 1.0)
+    uneven = fit(RunTable.from_arrays(n, d, loss * tuned), form=form, bootstrap=200)
+    assert "look tuned differently" in uneven.verdict
+    assert f"{np.unique(n)[4]:.3g}" in uneven.verdict

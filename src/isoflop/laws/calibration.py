@@ -11,9 +11,10 @@ error is larger than anything a bootstrap sees. Two numbers carry what other tab
 with x how many times the target's compute exceeds the table's largest run's, and `own` what the
 table's own large runs say (`averaging.own_width`). `drift` minimises the
 interval score (Gneiting and Raftery 2007, eq. 43) over the trials; `widen` is the smallest factor
-at which the intervals hold `level` of the outcomes, averaged over tables: a conformal quantile
-(Vovk et al. 2005) with tables, not runs, as what is exchangeable, because the runs of one table err
-together. Below 1 it narrows: the members of an average disagree more than they err.
+at which the intervals hold `level` of the outcomes and a margin, averaged over tables: a quantile
+as in conformal prediction (Vovk et al. 2005), with tables, not runs, as what is exchangeable,
+because the runs of one table err together. Below 1 it narrows: the members of an average disagree
+more than they err.
 
 `python benchmarks/laws_backtest.py --calibrate` refits the shipped file; `calibrate` takes trials
 from anywhere, such as a ledger's scored promises.
@@ -29,6 +30,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from isoflop.core.artifact import read_json, write_json
 from isoflop.core.errors import ArtifactError, TableError
@@ -40,6 +42,9 @@ SHIPPED = Path(__file__).with_name("calibration.json")
 DRIFTS = np.concatenate([[0.0], np.geomspace(5e-4, 0.03, 25)])
 WIDENS = np.geomspace(0.5, 8.0, 161)
 FEWEST_TABLES = 3
+MARGIN = 0.02
+"""By how much more than asked the intervals hold on the tables seen: on sources left out of a
+calibration they held two to three points less than on those in it."""
 TAILS = (0.05, 0.95)
 _WITHIN = NormalDist().inv_cdf(TAILS[1]) - NormalDist().inv_cdf(TAILS[0])
 
@@ -133,6 +138,40 @@ def trial(law: Law, table: RunTable, name: str, source: str) -> Trial:
     )
 
 
+def from_promises(
+    table: str,
+    source: str,
+    low: ArrayLike,
+    high: ArrayLike,
+    outcome: ArrayLike,
+    beyond: ArrayLike,
+    level: float = 0.9,
+) -> Trial:
+    """Scored promises (P of them), such as a ledger's, as a trial.
+
+    Args:
+        table: What the promises were about.
+        source: Whose recipe; see `Trial`.
+        low: Lower ends of the intervals promised.
+        high: Upper ends.
+        outcome: What was measured.
+        beyond: How many times the largest fitted run's compute each was.
+        level: Of the intervals.
+    """
+    lower, upper, measured, factor = (
+        np.log(np.asarray(values, dtype=np.float64)) for values in (low, high, outcome, beyond)
+    )
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    return Trial(
+        table,
+        source,
+        measured - (lower + upper) / 2.0,
+        (upper - lower) / (2.0 * z),
+        np.zeros_like(lower),
+        np.maximum(factor, 0.0),
+    )
+
+
 def spread(one: Trial, drift: float, widen: float = 1.0) -> Array:
     """Calibrated standard deviation (P,) of ln loss."""
     return np.asarray(
@@ -181,9 +220,10 @@ def calibrate(trials: Sequence[Trial], made: str, level: float = 0.9) -> Calibra
 
 
 def _widen(trials: Sequence[Trial], drift: float, level: float, z: float) -> float:
-    """Smallest factor at which `level` of the outcomes, averaged over trials, are held."""
+    """Smallest factor at which `level` and a margin of the outcomes, trials alike, are held."""
+    goal = level + MARGIN * (1.0 - level) / 0.1
     ratio = [np.abs(t.error) / (z * spread(t, drift)) for t in trials]
     for factor in WIDENS:
-        if float(np.mean([np.mean(r <= factor) for r in ratio])) >= level:
+        if float(np.mean([np.mean(r <= factor) for r in ratio])) >= goal:
             return float(factor)
     return float(WIDENS[-1])

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.core.errors import TableError
-from isoflop.laws.fit import DELTA, Objective, starts
+from isoflop.laws.fit import DELTA, Objective, fit, starts
 from isoflop.laws.forms import GAMMA, Array, Design, get_form
 from isoflop.laws.interval import (
     COMBINATION,
@@ -36,7 +36,7 @@ from isoflop.laws.interval import (
     measure_noise,
     weak_prior,
 )
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law
+from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Law, Prediction
 from isoflop.laws.records import RunTable
 from isoflop.laws.solver import Prior, Problem, minimise
 from isoflop.laws.support import FEWEST, NextRun, levels
@@ -190,6 +190,38 @@ def basins(table: RunTable, form: str = "chinchilla", objective: Objective = "hu
     ordered = np.sort(found.objective)
     agreeing = int(np.sum(ordered <= ordered[0] * (1.0 + SAME_OPTIMUM)))
     return Basins(len(ordered), agreeing, tuple(ordered.tolist()))
+
+
+@dataclass(frozen=True)
+class PriorEffect:
+    """What the literature's beliefs did to one forecast."""
+
+    believing: Prediction
+    free: Prediction
+    """With the beliefs five times as wide."""
+    percent: float
+    """By how much the belief changes the loss."""
+
+
+def prior_effect(
+    table: RunTable,
+    params: float,
+    tokens: float,
+    form: str = "auto",
+    *,
+    bootstrap: int = 400,
+    seed: int = 0,
+) -> PriorEffect:
+    """A forecast with and without the weak priors.
+
+    Raises:
+        TableError: As `fit` and `Law.predict`.
+    """
+    one, two = (
+        fit(table, form, bootstrap=bootstrap, seed=seed, priors=p).predict(params, tokens)
+        for p in (True, False)
+    )
+    return PriorEffect(one, two, 100.0 * (one.loss / two.loss - 1.0))
 
 
 def next_runs(

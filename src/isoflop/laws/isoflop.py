@@ -151,14 +151,48 @@ def valley(ln_n: Array, loss: Array) -> tuple[float, float, float, int] | None:
     return float(ln_n[lowest] + at), float(row @ coefficients), stderr, int(near.sum())
 
 
-def minima(table: RunTable) -> tuple[tuple[Minimum, ...], tuple[str, ...]]:
-    """The lowest point of every slice that has one inside, and the slices that have none."""
+def interpolated(ln_n: Array, loss: Array) -> tuple[float, float, float, int] | None:
+    """As `valley`, by Akima's interpolation (1970) of ln loss; so Porian et al. 2024.
+
+    It follows every run, so it has no bias of shape, no standard error, and all of their noise.
+    """
+    from scipy.interpolate import Akima1DInterpolator
+
+    ln_n, first = np.unique(ln_n, return_index=True)
+    loss = loss[first]
+    lowest = int(np.argmin(loss))
+    if lowest in (0, len(loss) - 1):
+        return None
+    fine = np.linspace(ln_n[lowest - 1], ln_n[lowest + 1], 4001)
+    values = Akima1DInterpolator(ln_n, np.log(loss))(fine)
+    at = int(np.argmin(values))
+    return float(fine[at]), float(np.exp(values[at])), float("nan"), len(loss)
+
+
+METHODS = {"parabola": valley, "akima": interpolated}
+
+
+def minima(
+    table: RunTable, method: str = "parabola"
+) -> tuple[tuple[Minimum, ...], tuple[str, ...]]:
+    """The lowest point of every slice that has one inside, and the slices that have none.
+
+    Args:
+        method: `parabola` (`valley`) or `akima` (`interpolated`).
+
+    Raises:
+        TableError: There is no such method, or the table was not made at fixed budgets.
+    """
+    if method not in METHODS:
+        raise TableError(
+            f"there is no method {method!r}", where="method", fix="Choose parabola or akima"
+        )
     found, skipped = [], []
     for rows in slices(table):
         flops = FLOPS_PER_PARAMETER_TOKEN * float(
             np.exp(np.mean(np.log(table.params[rows] * table.tokens[rows])))
         )
-        lowest = valley(np.log(table.params[rows]), table.loss[rows])
+        lowest = METHODS[method](np.log(table.params[rows]), table.loss[rows])
         if lowest is None:
             skipped.append(f"{flops:.3g} FLOPs: the lowest run is at the end of the slice")
             continue
@@ -169,20 +203,24 @@ def minima(table: RunTable) -> tuple[tuple[Minimum, ...], tuple[str, ...]]:
     return tuple(found), tuple(skipped)
 
 
-def parabolas(table: RunTable, seed: int = 0) -> Parabolas:
+def parabolas(table: RunTable, seed: int = 0, method: str = "parabola") -> Parabolas:
     """Approach 2: exponents from the minima of IsoFLOP slices.
+
+    Args:
+        seed: Of the resampling behind the standard errors.
+        method: As in `minima`.
 
     Raises:
         TableError: Fewer than three slices have a minimum inside.
     """
-    found, skipped = minima(table)
+    found, skipped = minima(table, method)
     if len(found) < FEWEST_SLICES:
         raise TableError(
             f"only {len(found)} slices have their lowest loss inside the sizes tried",
             where=table.name,
             fix="Add smaller and larger sizes at the same compute",
         )
-    return Parabolas(found, exponents_of(found, seed), _bias(table), skipped)
+    return Parabolas(found, exponents_of(found, seed), _bias(table, method), skipped)
 
 
 def exponents_of(points: Sequence[Minimum], seed: int = 0) -> Exponents:
@@ -241,7 +279,7 @@ def _line(x: Array, y: Array, weight: Array) -> tuple[Array, Array]:
     return slope, mean_y - slope * mean_x
 
 
-def _bias(table: RunTable) -> float:
+def _bias(table: RunTable, method: str) -> float:
     """Approach 2 on the noiseless losses of this table's surface law, minus that law's exponent."""
     design = Design.of(table.params, table.tokens)
     centre, _ = prior_moments(GAMMA, table)
@@ -258,7 +296,7 @@ def _bias(table: RunTable) -> float:
     smooth = np.exp(GAMMA.log_loss(theta, design)[0])
     flops, params = [], []
     for rows in slices(table):
-        lowest = valley(np.log(table.params[rows]), smooth[rows])
+        lowest = METHODS[method](np.log(table.params[rows]), smooth[rows])
         if lowest is not None:
             flops.append(float(np.exp(np.mean(np.log(table.params[rows] * table.tokens[rows])))))
             params.append(float(np.exp(lowest[0])))

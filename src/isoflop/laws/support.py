@@ -27,8 +27,8 @@ MISFIT = 0.1
 """Share of such runs beyond which it is the form that does not fit."""
 PLAUSIBLE = (0.05, 1.0)
 """Exponents of one axis alone; published ones lie between 0.05 (Kaplan) and 0.6."""
-EVEN_RELEVANCE = 16.0
-"""As the middle of `averaging.RELEVANCES`."""
+EVEN_RELEVANCE = 8.0
+"""Runs far above the low end scatter for other reasons (`averaging`) and count for less."""
 JAGGED = (0.01, 4.0)
 """A size is out of line when it lies this far, in ln loss and in standard errors of its own runs,
 from the law through its neighbours."""
@@ -155,7 +155,6 @@ def _uneven(law: Law, table: RunTable) -> list[tuple[float, float]]:
     the line through its neighbours' means, in standard errors from the spread within sizes.
     """
     residual = np.log(table.loss / _fitted(law, table))
-    # Runs far above the low end scatter for other reasons and say little about a recipe.
     weight = np.exp(-EVEN_RELEVANCE * excess(table.loss, float(np.quantile(table.loss, 0.05))))
     ordered = levels(table.params)
     member = np.argmin(np.abs(np.log(table.params[:, None] / ordered)), axis=1)
@@ -177,8 +176,12 @@ def _uneven(law: Law, table: RunTable) -> list[tuple[float, float]]:
     error = np.sqrt(variance[1:-1] + (1.0 - share) ** 2 * variance[:-2] + share**2 * variance[2:])
     least, sure = JAGGED
     far = np.flatnonzero((np.abs(gap) > least) & (np.abs(gap) > sure * error))
-    ranked = far[np.argsort(-np.abs(gap[far]))]
-    return [(float(ordered[kept][i + 1]), float(gap[i])) for i in ranked]
+    found: list[int] = []
+    for i in far[np.argsort(-np.abs(gap[far]))]:
+        # The neighbours of a size out of line seem to be out of line the other way.
+        if all(abs(i - j) > 1 for j in found):
+            found.append(int(i))
+    return [(float(ordered[kept][i + 1]), float(gap[i])) for i in found]
 
 
 def _outliers(law: Law, table: RunTable) -> list[tuple[int, float]]:
