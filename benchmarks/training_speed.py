@@ -1,7 +1,7 @@
 """How fast Isoflop trains on this CPU: as a share of the measured peak, and beside its peers.
 
 Three trainers do the same work, a whole optimizer step on the same tokens with as many
-parameters: Isoflop's own `train_step`, a GPT-2-shaped model in plain torch, and `transformers`'
+parameters: Isoflop's own step, a GPT-2-shaped model in plain torch, and `transformers`'
 Llama. They take turns step by step in one process, so that whatever else the machine does falls
 on all of them. Not for learning quality, nor for GPUs.
 """
@@ -26,10 +26,11 @@ from isoflop.core.hardware import machine, measure_peak, usable_cores, versions
 from isoflop.core.process import keep_freed_buffers
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
-from isoflop.training.loop import Task, train_step
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.optimizers import build_adamw
-from isoflop.training.recipe import ModelConfig, OptimizerConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.optimizers import build_optimizer
+from isoflop.training.recipe import ModelConfig
+from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN = 256
 WARMUP_ROUNDS, FEWEST_ROUNDS = 2, 5
@@ -114,7 +115,7 @@ def isoflop(case: Case, *, document_tokens: int | None = None) -> Contestant:
     shape = ModelConfig(case.d_model, case.n_layers, case.head_dim)
     model = Decoder(shape.decoder_config(case.vocab_size, SEQ_LEN))
     initialise(model, seed=0)
-    optimizer = build_adamw(model, OPTIMIZER)
+    optimizer = build_optimizer(model, OPTIMIZER)
     rows = case.batch_tokens // SEQ_LEN
     place_T = torch.arange(SEQ_LEN, dtype=torch.int32)
     document_BT = (place_T // (document_tokens or SEQ_LEN)).repeat(rows, 1)
@@ -122,10 +123,9 @@ def isoflop(case: Case, *, document_tokens: int | None = None) -> Contestant:
     def step(ids_BT: Tensor, labels_BT: Tensor) -> float:
         batch = TokenBatch(ids_BT, labels_BT, document_BT, labels_BT.numel())
         task = Task(lambda _: [batch], next_token_loss, lambda _: {}, lambda _: ())
-        loss_sum, count, _ = train_step(
-            model, optimizer, OPTIMIZER.learning_rate, task, 0, OPTIMIZER.clip_norm
-        )
-        return loss_sum / count
+        gradient = compute_gradient(model, task, 0, OPTIMIZER.clip_norm)
+        apply_gradient(optimizer, OPTIMIZER.learning_rate)
+        return gradient.loss_sum / gradient.count
 
     name = "isoflop" if document_tokens is None else "isoflop, packed documents"
     return _contestant(name, model, case, step)

@@ -36,7 +36,8 @@ from isoflop.planning.ladder import RUNS, computed_flops, last_metrics, run_ladd
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.planning.workers import train_in_worker, workers
 from isoflop.reporting.write import report
-from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig, TrainRecipe
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult

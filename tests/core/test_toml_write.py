@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from isoflop.core.recipe import load_recipe
 from isoflop.core.toml_write import write_recipe
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
-from isoflop.training.recipe import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 floats = st.floats(1e-12, 1e12)

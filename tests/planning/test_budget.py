@@ -24,8 +24,9 @@ from isoflop.planning.budget import (
     rungs_for,
 )
 from isoflop.planning.recipe import LadderRecipe, RungConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.probe import Probe
-from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig
+from isoflop.training.recipe import DataConfig, TrainConfig
 
 BATCH, VOCAB_SIZE = 1024, 1024
 TRAIN = TrainConfig(global_batch_tokens=BATCH, micro_batch_tokens=BATCH, evaluations=1)

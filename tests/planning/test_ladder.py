@@ -27,7 +27,8 @@ from isoflop.planning.ladder import (
     run_ladder,
 )
 from isoflop.planning.recipe import LadderRecipe, RungConfig
-from isoflop.training.recipe import DataConfig, OptimizerConfig, TrainConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, TrainConfig
 
 BATCH = 256
 TRAIN = TrainConfig(
@@ -205,7 +206,7 @@ def test_a_run_that_fails_ends_the_ladder_with_its_own_message(
     recipe: LadderRecipe, pool: Here, tmp_path: Path
 ) -> None:
     wild = replace(recipe, optimizer=OptimizerConfig(learning_rate=1e9, warmup_tokens=0))
-    with pytest.raises(RunError, match=r"step \d+: the loss"):
+    with pytest.raises(RunError, match=r"step \d+: .*the loss"):
         run_ladder(wild, tmp_path / "ladder")
     assert not (tmp_path / "ladder" / "manifest.json").exists()
 

@@ -10,7 +10,8 @@ import pytest
 
 from isoflop.core.errors import RecipeError
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
-from isoflop.training.recipe import DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig
 
 TRAIN = TrainConfig(global_batch_tokens=1024, micro_batch_tokens=512, seq_len=128)
 

@@ -21,8 +21,8 @@ from isoflop.training.checkpoint import (
     save_checkpoint,
 )
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.optimizers import build_adamw
-from isoflop.training.recipe import OptimizerConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.optimizers import build_optimizer
 
 STATE = LoopState(step=3, tokens=768, flops=1.5e9, seconds=2.5, loss_sum=12.25, loss_count=40,
                   log_bytes={"metrics.jsonl": 100})  # fmt: skip
@@ -35,7 +35,7 @@ def trained(
     batch_of: Callable[..., TokenBatch],
 ) -> tuple[Decoder, torch.optim.AdamW]:
     model = decoder_of(tie_embeddings=request.param)
-    optimizer = build_adamw(model, OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig())
     for seed in range(3):
         next_token_loss(model, batch_of(2, seed=seed)).backward()
         optimizer.step()
@@ -49,7 +49,7 @@ def test_weights_moments_and_state_come_back_to_the_last_bit(
     model, optimizer = trained
     saved = save_checkpoint(tmp_path, model, optimizer, STATE)
     fresh = decoder_of(seed=9, tie_embeddings=model.config.tie_embeddings)
-    fresh_optimizer = build_adamw(fresh, OptimizerConfig())
+    fresh_optimizer = build_optimizer(fresh, OptimizerConfig())
     assert load_checkpoint(saved, fresh, fresh_optimizer) == STATE
     for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -67,7 +67,7 @@ def test_loading_goes_on_exactly_where_saving_left(
     model, optimizer = trained
     saved = save_checkpoint(tmp_path, model, optimizer, STATE)
     fresh = decoder_of(seed=9, tie_embeddings=model.config.tie_embeddings)
-    other = build_adamw(fresh, OptimizerConfig())
+    other = build_optimizer(fresh, OptimizerConfig())
     load_checkpoint(saved, fresh, other)
     for m, o in ((model, optimizer), (fresh, other)):
         next_token_loss(m, batch_of(2, seed=7)).backward()
@@ -80,7 +80,7 @@ def test_one_changed_byte_in_any_file_is_found_and_the_file_named(
     decoder_of: Callable[..., Decoder], tmp_path: Path
 ) -> None:
     model = decoder_of()
-    optimizer = build_adamw(model, OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig())
     saved = save_checkpoint(tmp_path, model, optimizer, STATE)
     names = sorted(p.name for p in saved.iterdir())
     assert ".metadata" in names
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_cannot_be_used_says_why(
     decoder_of: Callable[..., Decoder], tmp_path: Path, damage: str
 ) -> None:
     model = decoder_of()
-    optimizer = build_adamw(model, OptimizerConfig())
+    optimizer = build_optimizer(model, OptimizerConfig())
     saved = save_checkpoint(tmp_path, model, optimizer, STATE)
     state = saved / "loop.json"
     if damage == "remove the weights":

@@ -9,6 +9,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ import torch
 import torch.nn.functional as F
 
 from isoflop.core.console import SILENT
-from isoflop.core.errors import RunError
 from isoflop.models.decoder import Decoder
-from isoflop.training.loop import Interrupted, LoopConfig, Task, run, train_step
+from isoflop.training.guard_recipe import GuardConfig
+from isoflop.training.loop import Diverged, Interrupted, LoopConfig, NotFinite, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.optimizers import build_adamw
-from isoflop.training.recipe import OptimizerConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.optimizers import build_optimizer
+from isoflop.training.step import Gradient, Task, apply_gradient, compute_gradient
 
 DecoderOf = Callable[..., Decoder]
 BatchOf = Callable[..., TokenBatch]
@@ -44,6 +46,18 @@ def parts(batch: TokenBatch, count: int) -> list[TokenBatch]:
         for cut in zip(*(x.split(rows) for x in (batch.ids_BT, batch.labels_BT,
                                                  batch.document_BT)), strict=True)
     ]  # fmt: skip
+
+
+def train_step(
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    task: Task[Decoder, TokenBatch],
+    clip_norm: float,
+) -> Gradient:
+    gradient = compute_gradient(model, task, 0, clip_norm)
+    apply_gradient(optimizer, lr)
+    return gradient
 
 
 class Catcher(torch.optim.SGD):
@@ -70,13 +84,12 @@ def test_the_gradient_of_a_cut_batch_is_that_of_the_whole_in_float64(
     cut = parts(batch, count)
     assert len({b.n_valid for b in cut}) == count, "the cuts must hold unequal label counts"
     catcher = Catcher(model.parameters(), lr=0.0)
-    loss_sum, n_valid, norm = train_step(
-        model, catcher, 0.1, task_of(lambda step: cut), 0, clip_norm=1e9
-    )
+    found = train_step(model, catcher, 0.1, task_of(lambda step: cut), clip_norm=1e9)
     loss, expected = reference_gradient(model, batch)
-    assert n_valid == 8 * 16 - sum(ENDS)
-    assert loss_sum / n_valid == pytest.approx(loss, rel=1e-6)
-    assert norm == pytest.approx(math.sqrt(sum((g**2).sum().item() for g in expected)), rel=1e-5)
+    assert found.count == 8 * 16 - sum(ENDS)
+    assert found.loss_sum / found.count == pytest.approx(loss, rel=1e-6)
+    length = math.sqrt(sum((g**2).sum().item() for g in expected))
+    assert found.norm == pytest.approx(length, rel=1e-5)
     for ours, theirs in zip(catcher.caught, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)
     assert catcher.param_groups[0]["lr"] == 0.1
@@ -88,7 +101,7 @@ def test_two_steps_are_adamw_with_clipping_written_out_in_float64(
 ) -> None:
     config = OptimizerConfig(weight_decay=0.3, beta1=0.8, beta2=0.9, eps=1e-4, clip_norm=0.05)
     model, batches = decoder_of(), [batch_of(8, seed=s, ends=ENDS) for s in (1, 2)]
-    optimizer = build_adamw(model, config)
+    optimizer = build_optimizer(model, config)
     matrices = [n.endswith("proj.weight") for n, _ in model.named_parameters()]
     weights = [p.detach().double().numpy().copy() for p in model.parameters()]
     m, v = ([np.zeros_like(w) for w in weights] for _ in range(2))
@@ -108,9 +121,8 @@ def test_two_steps_are_adamw_with_clipping_written_out_in_float64(
             v_hat = v[i] / (1 - config.beta2 ** (step + 1))
             decay = config.weight_decay if matrices[i] else 0.0
             weights[i] = weights[i] * (1 - lr * decay) - lr * m_hat / (np.sqrt(v_hat) + config.eps)
-        train_step(
-            model, optimizer, lr, task_of(lambda _, b=batch: parts(b, 4)), step, config.clip_norm
-        )
+        task = task_of(lambda _, b=batch: parts(b, 4))
+        train_step(model, optimizer, lr, task, config.clip_norm)
     for parameter, expected in zip(model.parameters(), weights, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-4, atol=2e-5)
 
@@ -120,29 +132,9 @@ def test_a_gradient_below_the_limit_is_not_scaled(decoder_of: DecoderOf, batch_o
     caught = []
     for clip in (1e9, 1e3):
         catcher = Catcher(model.parameters(), lr=0.0)
-        train_step(model, catcher, 0.1, task_of(lambda step: [batch]), 0, clip)
+        train_step(model, catcher, 0.1, task_of(lambda step: [batch]), clip)
         caught.append(catcher.caught)
     assert all(torch.equal(a, b) for a, b in zip(*caught, strict=True))
-
-
-def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(
-    decoder_of: DecoderOf, batch_of: BatchOf
-) -> None:
-    model = decoder_of()
-    with torch.no_grad():
-        model.norm.weight[0] = torch.inf
-    before = [p.clone() for p in model.parameters()]
-    with pytest.raises(RunError, match=r"step 8: the loss \(nan\)") as caught:
-        train_step(
-            model,
-            build_adamw(model, OptimizerConfig()),
-            0.1,
-            task_of(lambda step: [batch_of(2)]),
-            7,
-            1.0,
-        )
-    assert "Lower optimizer.learning_rate" in str(caught.value)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 # --- the loop ------------------------------------------------------------------------------
@@ -150,7 +142,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_leaves_the_weights(
 
 def config_of(**changes: object) -> LoopConfig:
     settings: dict[str, object] = {
-        "steps": 12, "tokens_per_step": 128, "flops_per_token": 1000.0, "peak_flops": 1e9,
+        "steps": 12, "batch_tokens": lambda step: 128, "flops_per_token": 1000.0, "peak_flops": 1e9,
         "clip_norm": 1.0, "log_every": 5, "evaluate_at": frozenset({6, 12}),
         "checkpoint_every": 4, "keep_checkpoints_at": frozenset({4}), "tensorboard": False,
     }  # fmt: skip
@@ -162,7 +154,11 @@ def run_loop(decoder_of: DecoderOf, batch_of: BatchOf) -> Callable[..., tuple[De
     """`run_loop(directory, on_step=..., **config changes)`."""
 
     def go(
-        directory: Path, on_step: Callable[[int], None] = lambda step: None, **changes: object
+        directory: Path,
+        on_step: Callable[[int], None] = lambda step: None,
+        loss: Callable[[Decoder, TokenBatch], torch.Tensor] = next_token_loss,
+        rate: Callable[[int], float] = lambda tokens: 1e-3 + tokens * 1e-7,
+        **changes: object,
     ) -> Decoder:
         directory.mkdir(exist_ok=True)
 
@@ -173,9 +169,9 @@ def run_loop(decoder_of: DecoderOf, batch_of: BatchOf) -> Callable[..., tuple[De
         model = decoder_of()
         run(
             model,
-            build_adamw(model, OptimizerConfig()),
-            lambda tokens: 1e-3 + tokens * 1e-7,
-            task_of(batches),
+            build_optimizer(model, OptimizerConfig()),
+            rate,
+            replace(task_of(batches), loss=loss, describe=lambda step: {"documents": [step]}),
             config_of(**changes),
             directory,
             SILENT,
@@ -248,3 +244,137 @@ def test_an_interruption_crosses_processes_whole() -> None:
     copied = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
     assert type(copied) is Interrupted
     assert (copied.signal_number, str(copied)) == (15, "stopped by SIGTERM; checkpoint written")
+
+
+# --- bad steps -----------------------------------------------------------------------------
+
+
+class Faulty:
+    """The loss of the task, but for chosen calls, which see another one."""
+
+    def __init__(self, faults: dict[int, float]) -> None:
+        self.faults, self.calls = faults, 0
+
+    def __call__(self, model: Decoder, batch: TokenBatch) -> torch.Tensor:
+        self.calls += 1
+        return next_token_loss(model, batch) * self.faults.get(self.calls, 1.0)
+
+
+def events(directory: Path) -> list[tuple[object, object]]:
+    return [(e["event"], e["step"]) for e in rows(directory, "events.jsonl")]
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_its_documents_named(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    run_loop(tmp_path, loss=Faulty({6: math.nan}))
+    assert events(tmp_path) == [("started", 0), ("not finite", 6)]
+    event = rows(tmp_path, "events.jsonl")[1]
+    assert event["documents"] == [5]
+    assert "the loss (nan)" in str(event["what"])
+    assert [row["step"] for row in rows(tmp_path, "metrics.jsonl")] == [5, 10, 12]
+
+
+def test_a_step_left_out_does_not_touch_the_weights(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    """The run is one in which that step's learning rate was 0 and its gradient unseen."""
+    left_out = run_loop(tmp_path / "a", steps=1, loss=Faulty({1: math.inf}))
+    untouched = run_loop(tmp_path / "b", steps=0)
+    for ours, theirs in zip(left_out.parameters(), untouched.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_recipe_may_stop_at_the_first_step_that_is_not_finite(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    stop = GuardConfig(non_finite="stop")
+    with pytest.raises(NotFinite, match=r"step 8: the loss \(nan\)") as caught:
+        run_loop(tmp_path, loss=Faulty({8: math.nan}), guard=stop)
+    assert "Lower optimizer.learning_rate" in str(caught.value)
+
+
+def test_a_spike_is_left_out_after_half_a_window(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    guard = GuardConfig(spike_z=12, window=10)
+    run_loop(tmp_path, loss=Faulty({4: 3.0, 9: 3.0}), guard=guard)
+    assert events(tmp_path) == [("started", 0), ("spike", 9)], "the fourth comes too early"
+
+
+def test_steps_left_out_in_a_row_send_the_run_back_past_their_batches(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    guard = GuardConfig(max_skips=1)
+    run_loop(tmp_path, seen.append, loss=Faulty({6: math.nan, 7: math.nan}), guard=guard)
+    assert seen == [0, 1, 2, 3, 4, 5, 6, *range(7, 15)]
+    assert events(tmp_path) == [
+        ("started", 0), ("not finite", 6), ("not finite", 7), ("went back", 4),
+    ]  # fmt: skip
+    steps = [row["step"] for row in rows(tmp_path, "metrics.jsonl")]
+    assert steps == [5, 10, 12], "what was logged after the checkpoint is cut"
+
+
+def test_a_killed_run_with_faults_resumes_to_the_same_bits(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    guard = GuardConfig(max_skips=1, window=8)
+
+    def poisoned(model: Decoder, batch: TokenBatch) -> torch.Tensor:
+        # A fault of the data: it depends on the batch alone.
+        bad = batch.ids_BT[0, 0].item() in (bad_ids[5], bad_ids[6])
+        return next_token_loss(model, batch) * (math.nan if bad else 1.0)
+
+    ids: list[int] = []
+    run_loop(tmp_path / "clean", loss=lambda m, b: (ids.append(b.ids_BT[0, 0].item()),
+                                                    next_token_loss(m, b))[1])  # fmt: skip
+    bad_ids = ids
+    assert len({*ids[:5], *ids[7:]} & {ids[5], ids[6]}) == 0
+    whole = run_loop(tmp_path / "whole", loss=poisoned, guard=guard)
+
+    def strike(step: int) -> None:
+        if step == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(tmp_path / "cut", strike, loss=poisoned, guard=guard)
+    again = run_loop(tmp_path / "cut", loss=poisoned, guard=guard)
+    for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_run_that_cannot_be_helped_stops_with_a_diagnosis(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    faults = dict.fromkeys(range(6, 100), math.nan)
+    guard = GuardConfig(max_skips=1, max_rollbacks=2)
+    with pytest.raises(Diverged, match=r"2 steps in a row .* 2 returns to a checkpoint did not"):
+        run_loop(tmp_path / "a", loss=Faulty(faults), guard=guard)
+    with pytest.raises(Diverged, match="no checkpoint to go back to"):
+        run_loop(tmp_path / "b", loss=Faulty(faults), guard=guard, checkpoint_every=100,
+                 keep_checkpoints_at=frozenset())  # fmt: skip
+
+
+def test_the_mean_of_the_weights_is_what_is_evaluated_exported_and_resumed(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    whole = run_loop(tmp_path / "whole", average_decay=0.5)
+    plain = run_loop(tmp_path / "plain")
+    assert not torch.equal(whole.norm.weight, plain.norm.weight)
+    paths = [run_loop(tmp_path / f"{n}", steps=n).norm.weight.detach() for n in range(13)]
+    mean = paths[0].double()
+    for step in range(1, 13):
+        decay = min(0.5, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * paths[step].double()
+    torch.testing.assert_close(whole.norm.weight.double(), mean, rtol=1e-6, atol=1e-7)
+
+    def strike(step: int) -> None:
+        if step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(tmp_path / "cut", strike, average_decay=0.5)
+    again = run_loop(tmp_path / "cut", average_decay=0.5)
+    for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -21,6 +21,8 @@ from isoflop.models.accounting import count_parameters, flops_per_token
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.training import pretrain
+from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.pretrain import held_out_scores, train
 from isoflop.training.recipe import TrainRecipe
 
@@ -229,16 +231,17 @@ def test_divergence_names_the_step_and_leaves_the_last_checkpoint_whole(
     train_recipe: TrainRecipe, tmp_path: Path
 ) -> None:
     wild = at_rate(changed(train_recipe, checkpoint_every=1), learning_rate=1e9, warmup_tokens=0)
+    wild = replace(wild, guard=GuardConfig(non_finite="stop"))
     messages = []
     for _ in range(2):  # the second attempt reads the checkpoint that the first left
-        with pytest.raises(RunError, match=r"step \d+: the loss .* is not finite") as caught:
+        with pytest.raises(RunError, match=r"step \d+: .* is not finite") as caught:
             train(wild, tmp_path / "run")
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     failed = int(messages[0].split()[1].rstrip(":"))
     assert failed > 1
-    kept = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert kept == [f"step_{failed - 1:08d}"]
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [f"step_{step:08d}" for step in (failed - 2, failed - 1) if step]
     lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     assert [(e["event"], e["step"]) for e in events][1::2] == [("not finite", failed)] * 2
@@ -262,3 +265,85 @@ def test_the_first_loss_is_that_of_the_initial_weights(
     # The middle of the first of four steps of warm-up (1024 tokens); a run of one step decays
     # over its last fifth, and its middle is before that.
     assert row["lr"] == pytest.approx(1e-2 * 128 / 1024)
+
+
+# --- faults, growing batches, means of weights ---------------------------------------------
+
+GUARD = GuardConfig(spike_z=6, window=32, max_skips=1)
+
+
+def events(run: Path) -> list[tuple[str, int]]:
+    lines = (run / "events.jsonl").read_text().splitlines()
+    return [(row["event"], row["step"]) for row in map(json.loads, lines)]
+
+
+def test_a_burst_of_the_learning_rate_is_recovered_from(
+    train_recipe: TrainRecipe, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    burst, clean = iter([30.0, 30.0]), pretrain._learning_rate
+
+    def bursting(recipe: TrainRecipe) -> Callable[[int], float]:
+        rate = clean(recipe)
+        return lambda tokens: rate(tokens) * (next(burst, 1.0) if tokens >= 60 * 256 else 1.0)
+
+    monkeypatch.setattr(pretrain, "_learning_rate", bursting)
+    result = train(replace(train_recipe, guard=GUARD), tmp_path / "run")
+    assert events(result.run) == [("started", 0), ("spike", 62), ("spike", 63), ("went back", 54)]
+    assert next(burst, None) is None
+    unharmed = json.loads((whole_run / "result.json").read_text())["loss"]
+    assert result.loss == pytest.approx(unharmed, abs=0.05), "three seeds spread as far"
+
+
+def test_poisoned_batches_are_left_out_and_their_documents_named(
+    train_recipe: TrainRecipe, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, rows = np.random.default_rng(0), 256 // 32
+    real = Loader.batch
+
+    def poisoned(loader: Loader, first: int, count: int) -> Any:
+        windows = real(loader, first, count)
+        if first // rows in (50, 51):
+            noise = draw.integers(1, 300, windows.ids_BT.shape)
+            return replace(windows, ids_BT=noise, labels_BT=np.roll(noise, -1, axis=1))
+        return windows
+
+    monkeypatch.setattr(Loader, "batch", poisoned)
+    result = train(replace(train_recipe, guard=replace(GUARD, max_skips=5)), tmp_path / "run")
+    assert events(result.run) == [("started", 0), ("spike", 51), ("spike", 52)]
+    unharmed = json.loads((whole_run / "result.json").read_text())["loss"]
+    assert result.loss == pytest.approx(unharmed, abs=0.05)
+
+
+def test_a_growing_batch_takes_every_token_once_and_in_order(
+    train_recipe: TrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    real = Loader.batch
+
+    def watched(loader: Loader, first: int, count: int) -> Any:
+        asked.append((first, count))
+        return real(loader, first, count)
+
+    monkeypatch.setattr(Loader, "batch", watched)
+    growing = changed(train_recipe, initial_batch_tokens=128, batch_ramp_tokens=6400)
+    result = train(growing, tmp_path / "run")
+    assert [first for first, _ in asked] == [0, *np.cumsum([n for _, n in asked])[:-1]]
+    assert (asked[0][1], asked[-1][1]) == (4, 8)
+    assert result.steps == len(asked) > 100
+    assert result.tokens == sum(count for _, count in asked) * 32 <= 25_600
+
+
+@pytest.mark.parametrize(("name", "rate"), [("muon", 1e-2), ("lamb", 0.03)])
+def test_another_optimizer_is_a_word_of_the_recipe(
+    train_recipe: TrainRecipe, whole_run: Path, tmp_path: Path, name: str, rate: float
+) -> None:
+    result = train(at_rate(train_recipe, name=name, learning_rate=rate), tmp_path / "run")
+    adamw = json.loads((whole_run / "result.json").read_text())["loss"]
+    assert result.loss < adamw + 0.3
+
+
+def test_with_a_base_width_a_model_of_that_width_is_trained_to_the_same_bits(
+    train_recipe: TrainRecipe, whole_run: Path, tmp_path: Path
+) -> None:
+    result = train(at_rate(train_recipe, base_width=32, base_depth=1), tmp_path / "run")
+    assert weights(result.run) == weights(whole_run)

@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 
 from isoflop.core.errors import RecipeError
-from isoflop.training.recipe import (
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    TrainRecipe,
-)
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig, TrainRecipe
 
 
 def recipe(**changes: Any) -> TrainRecipe:

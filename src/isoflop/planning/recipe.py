@@ -8,13 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from isoflop.core.errors import RecipeError
-from isoflop.training.recipe import (
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    TrainRecipe,
-)
+from isoflop.training.guard_recipe import GuardConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig, TrainRecipe
 
 SEED_STEP = 1000
 """Between the seeds of two trunks of a size, so that neighbouring ladders share none."""
@@ -67,6 +63,8 @@ class LadderRecipe:
         default_factory=lambda: TrainConfig(evaluations=1, tensorboard=False, checkpoint_every=200)
     )
     """Batches, seed and logging of every run; `tokens` comes from the rungs."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Bad batches and bad steps, in every run."""
     processes: int | None = None
     """Runs side by side, each with its share of the cores; one per core (at most 8) if omitted:
     at these sizes two runs on one core each finish sooner than one run on two."""
@@ -77,6 +75,8 @@ class LadderRecipe:
             problems.append(f"optimizer.schedule = {self.optimizer.schedule}: a ladder needs wsd")
         if not self.optimizer.decay_fraction > 0:
             problems.append("optimizer.decay_fraction = 0: losses of undecayed runs bias a law")
+        if self.train.initial_batch_tokens is not None:
+            problems.append("train.initial_batch_tokens: the runs of a ladder share one batch size")
         if not self.rungs:
             problems.append("rungs is empty")
         sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]
@@ -110,6 +110,7 @@ class LadderRecipe:
                 tokens=self.whole_batches(tokens),
                 seed=self.train.seed + SEED_STEP * trunk,
             ),
+            guard=self.guard,
         )
 
     def whole_batches(self, tokens: int) -> int:

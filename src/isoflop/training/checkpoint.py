@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -27,8 +28,10 @@ from isoflop.core.artifact import (
     write_json,
 )
 from isoflop.core.errors import ArtifactError
+from isoflop.training.average import WeightAverage
+from isoflop.training.guard import GuardState
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout below; a checkpoint of another one is refused, never guessed at."""
 STATE = "loop.json"
 
@@ -37,35 +40,43 @@ STATE = "loop.json"
 class LoopState:
     """Everything the loop knows beside weights and optimizer moments."""
 
-    step: int
+    step: int = 0
     """Optimizer steps done."""
-    tokens: int
+    tokens: int = 0
     """Training tokens consumed."""
-    flops: float
+    flops: float = 0.0
     """Training FLOPs spent, by the accounting formulas."""
-    seconds: float
+    seconds: float = 0.0
     """Wall-clock seconds of training over all sessions of the run."""
-    loss_sum: float
+    loss_sum: float = 0.0
     """Summed loss in nats since the last metrics line."""
-    loss_count: int
+    loss_count: int = 0
     """Valid tokens behind `loss_sum`."""
-    log_bytes: dict[str, int]
+    log_bytes: dict[str, int] = field(default_factory=dict)
     """Length of each log file at this step; what lies beyond is cut off on resuming."""
+    data_offset: int = 0
+    """Batches passed over because of steps that spoilt the run."""
+    guard: GuardState = field(default_factory=GuardState)
+    """What the guard remembers."""
 
 
 def save_checkpoint(
-    directory: Path, model: nn.Module, optimizer: Optimizer, state: LoopState
+    directory: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    state: LoopState,
+    average: WeightAverage | None = None,
 ) -> Path:
     """Write `directory/step_N`, visible only once it is whole, and return it."""
     final = checkpoint_path(directory, state.step)
     if final.exists():
         return final
-    weights, moments = get_state_dict(model, optimizer)
+    tensors = _tensors(model, optimizer, average)
     with build_directory(final) as aside:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             try:
-                save({"model": weights, "optimizer": moments}, checkpoint_id=aside, no_dist=True)
+                save(tensors, checkpoint_id=aside, no_dist=True)
             except CheckpointException as error:
                 raise _cause(error) from None
         files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
@@ -74,8 +85,19 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopState:
-    """Load weights and moments in place and return the loop's state.
+def _tensors(
+    model: nn.Module, optimizer: Optimizer, average: WeightAverage | None
+) -> dict[str, Any]:
+    """What DCP writes and fills: tensors by the names of parameters."""
+    weights, moments = get_state_dict(model, optimizer)
+    tensors: dict[str, Any] = {"model": weights, "optimizer": moments}
+    return tensors | ({} if average is None else {"average": average.weights})
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: Optimizer, average: WeightAverage | None = None
+) -> LoopState:
+    """Load weights, moments and the mean of the weights in place and return the loop's state.
 
     Raises:
         ArtifactError: A file is missing or differs from its hash, or the format is another one.
@@ -94,12 +116,19 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> LoopS
     for name, expected in record["files"].items():
         if not (path / name).exists() or sha256_file(path / name) != expected:
             raise _damaged(path / name)
-    weights, moments = get_state_dict(model, optimizer)
+    tensors = _tensors(model, optimizer, average)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load({"model": weights, "optimizer": moments}, checkpoint_id=path, no_dist=True)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
-    return LoopState(**record["loop"])
+        load(tensors, checkpoint_id=path, no_dist=True)
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=tensors["model"],
+        optim_state_dict=tensors["optimizer"],
+    )
+    guard = record["loop"].pop("guard")
+    memory = GuardState(**{**guard, "losses": tuple(guard["losses"])})
+    return LoopState(**record["loop"], guard=memory)
 
 
 def _cause(error: CheckpointException) -> BaseException:

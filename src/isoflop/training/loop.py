@@ -1,61 +1,37 @@
 """The one training loop: batches in, weights out, killed and resumed without a trace.
 
-What is trained is a `Task`: a batch source, a loss and an evaluator. The loop knows steps,
-accumulation, clipping, schedules, logs and checkpoints, and nothing of tokens' meaning. Not for
-the tasks themselves (`pretrain.py`).
+What is trained is a `Task` (`step.py`): a batch source, a loss and an evaluator. The loop knows
+schedules, guards, logs and checkpoints, and nothing of tokens' meaning.
 """
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import torch
-from torch import Tensor, nn
 
 from isoflop.core.console import Progress
 from isoflop.core.errors import RunError
+from isoflop.training.average import WeightAverage
 from isoflop.training.checkpoint import (
     LoopState,
+    checkpoints,
     latest_checkpoint,
     load_checkpoint,
     remove_checkpoints,
     save_checkpoint,
 )
+from isoflop.training.guard import Fault, Guard
+from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.metrics import EVENTS, RunLog, cut_logs
-
-
-class Batch(Protocol):
-    """What the loop must know of a micro-batch."""
-
-    @property
-    def n_valid(self) -> int:
-        """Positions that carry loss."""
-
-
-ModelT = TypeVar("ModelT", bound=nn.Module)
-BatchT = TypeVar("BatchT", bound=Batch)
-
-
-@dataclass(frozen=True)
-class Task(Generic[ModelT, BatchT]):
-    """What is trained: where batches come from, what they cost, how the model is judged."""
-
-    batches: Callable[[int], Sequence[BatchT]]
-    """Step (from 0) → the micro-batches of its global batch; a pure function."""
-    loss: Callable[[ModelT, BatchT], Tensor]
-    """Summed loss of a micro-batch over its valid positions, in nats."""
-    evaluate: Callable[[ModelT], Mapping[str, float]]
-    """Held-out figures of the model."""
-    samples: Callable[[ModelT], Sequence[Mapping[str, Any]]]
-    """Texts it writes, for people to read."""
+from isoflop.training.step import BatchT, ModelT, Task, apply_gradient, compute_gradient
 
 
 @dataclass(frozen=True)
@@ -63,7 +39,8 @@ class LoopConfig:
     """How the loop runs."""
 
     steps: int
-    tokens_per_step: int
+    batch_tokens: Callable[[int], int]
+    """Step (from 0) → tokens of its global batch."""
     flops_per_token: float
     peak_flops: float | None
     """Measured FLOP/s of this machine, for the MFU; None writes none."""
@@ -75,6 +52,10 @@ class LoopConfig:
     keep_checkpoints_at: frozenset[int]
     """Steps whose checkpoint stays."""
     tensorboard: bool
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """When a step is left out and when the run goes back."""
+    average_decay: float | None = None
+    """Decay per step of the mean of the weights that is evaluated and exported; None for none."""
 
 
 def run(
@@ -89,84 +70,193 @@ def run(
 ) -> LoopState:
     """Train until `config.steps`, continuing from the newest checkpoint in `directory`.
 
+    The model ends with the weights to be exported: their mean, if one is kept.
+
     Args:
         learning_rate: Tokens seen before a step → its learning rate.
         branch_from: A checkpoint to begin from when `directory` has none of its own.
 
     Raises:
-        NotFinite: The loss or gradient norm is not finite; `events.jsonl` says so too.
+        NotFinite: The loss or gradient norm is not finite and the recipe says to stop.
+        Diverged: Steps were left out and checkpoints taken up again, to no avail.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written first.
     """
-    state = _restore(model, optimizer, directory, branch_from)
-    cut_logs(directory, state.log_bytes)
-    log = RunLog(directory, tensorboard=config.tensorboard, start_step=state.step)
-    log.write(
-        EVENTS,
-        {"event": "resumed" if state.step else "started", "step": state.step, "time": time.time()},
-    )
-    session_start, seconds_before = time.perf_counter(), state.seconds
-    store = directory / "checkpoints"
-
-    def checkpoint() -> None:
-        save_checkpoint(store, model, optimizer, replace(state, log_bytes=log.sync()))
-        kept = {state.step} | config.keep_checkpoints_at
-        remove_checkpoints(store, keep=kept)
-
-    logged_at, logged_step = session_start, state.step
+    loop = _Loop(model, optimizer, task, config, directory, progress, branch_from)
     try:
         with _stop_signals() as stop:
-            while state.step < config.steps:
-                lr = learning_rate(state.tokens)
-                try:
-                    loss_sum, count, grad_norm = train_step(
-                        model, optimizer, lr, task, state.step, config.clip_norm
-                    )
-                except NotFinite as error:
-                    event = {"event": "not finite", "step": state.step + 1, "what": error.what}
-                    log.write(EVENTS, {**event, "time": time.time()})
-                    raise
-                seconds = seconds_before + time.perf_counter() - session_start
-                state = replace(
-                    state,
-                    step=state.step + 1,
-                    tokens=state.tokens + config.tokens_per_step,
-                    flops=state.flops + config.tokens_per_step * config.flops_per_token,
-                    seconds=seconds,
-                    loss_sum=state.loss_sum + loss_sum,
-                    loss_count=state.loss_count + count,
-                )
-                if state.step % config.log_every == 0 or state.step == config.steps:
-                    now = time.perf_counter()
-                    speed = (state.step - logged_step) * config.tokens_per_step / (now - logged_at)
-                    log.write("metrics.jsonl", _metrics(state, lr, grad_norm, speed, config))
-                    logged_at, logged_step = now, state.step
-                    progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
-                    state = replace(state, loss_sum=0.0, loss_count=0)
-                if state.step in config.evaluate_at:
-                    _evaluate(model, task, state, log)
-                    logged_at, logged_step = time.perf_counter(), state.step
-                due = state.step % config.checkpoint_every == 0
-                if due or state.step in config.keep_checkpoints_at or state.step == config.steps:
-                    checkpoint()
+            while loop.state.step < config.steps:
+                loop.step(learning_rate(loop.state.tokens))
                 if stop.signal_number is not None:
-                    checkpoint()
-                    log.write(
-                        EVENTS,
-                        {
-                            "event": "interrupted",
-                            "step": state.step,
-                            "signal": stop.signal_number,
-                            "time": time.time(),
-                        },
-                    )
+                    loop.checkpoint()
+                    loop.event("interrupted", signal=stop.signal_number)
                     raise Interrupted(stop.signal_number)
+        loop.finish()
     finally:
-        log.close()
-    return state
+        loop.log.close()
+    return loop.state
+
+
+class _Loop(Generic[ModelT, BatchT]):
+    """One session of a run: its state, its logs, and what is due after each step."""
+
+    def __init__(
+        self,
+        model: ModelT,
+        optimizer: torch.optim.Optimizer,
+        task: Task[ModelT, BatchT],
+        config: LoopConfig,
+        directory: Path,
+        progress: Progress,
+        branch_from: Path | None,
+    ) -> None:
+        self._model, self._optimizer, self._task = model, optimizer, task
+        self._config, self._directory, self._progress = config, directory, progress
+        self._store = directory / "checkpoints"
+        decay = config.average_decay
+        self._average = None if decay is None else WeightAverage(model, decay)
+        own = latest_checkpoint(self._store)
+        if own is not None or branch_from is not None:
+            state = self._load(own or branch_from)  # type: ignore[arg-type]
+            self.state = state if own is not None else replace(state, log_bytes={})
+        else:
+            self.state = LoopState()
+        self._guard = Guard(config.guard, self.state.guard)
+        cut_logs(directory, self.state.log_bytes)
+        self.log = RunLog(directory, tensorboard=config.tensorboard, start_step=self.state.step)
+        self.event("resumed" if self.state.step else "started")
+        self._began, self._seconds_before = time.perf_counter(), self.state.seconds
+        self._logged_at, self._logged_tokens = self._began, self.state.tokens
+
+    def step(self, lr: float) -> None:
+        """One optimizer step and whatever is due after it; or a return to a checkpoint."""
+        state, config = self.state, self._config
+        number = state.step + state.data_offset
+        gradient = compute_gradient(self._model, self._task, number, config.clip_norm)
+        fault = self._guard.judge(gradient.loss_sum / gradient.count, gradient.norm)
+        if fault is None:
+            apply_gradient(self._optimizer, lr)
+            state = replace(
+                state,
+                loss_sum=state.loss_sum + gradient.loss_sum,
+                loss_count=state.loss_count + gradient.count,
+            )
+        else:
+            self._leave_out(fault, lr, number)
+            if self._guard.must_go_back:
+                self._go_back(fault, lr)
+                return
+        tokens = config.batch_tokens(number)
+        self.state = state = replace(
+            state,
+            step=state.step + 1,
+            tokens=state.tokens + tokens,
+            flops=state.flops + tokens * config.flops_per_token,
+            seconds=self._seconds_before + time.perf_counter() - self._began,
+            guard=self._guard.state,
+        )
+        if self._average is not None:
+            self._average.update(state.step)
+        if state.loss_count and (state.step % config.log_every == 0 or state.step == config.steps):
+            self._write_metrics(lr, gradient.norm)
+        if state.step in config.evaluate_at:
+            with self._averaged():
+                _evaluate(self._model, self._task, state, self.log)
+            self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
+        due = state.step % config.checkpoint_every == 0
+        if due or state.step in config.keep_checkpoints_at or state.step == config.steps:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write one, and remove those that are neither to be kept nor to be gone back to."""
+        state = replace(self.state, log_bytes=self.log.sync())
+        save_checkpoint(self._store, self._model, self._optimizer, state, self._average)
+        keep = {state.step} | self._config.keep_checkpoints_at
+        earlier = [step for step in checkpoints(self._store) if step not in keep]
+        if earlier and state.step < self._config.steps:
+            # The newest may hold the weights that a bad step has spoilt unnoticed.
+            keep.add(max(earlier))
+        remove_checkpoints(self._store, keep=keep)
+
+    def finish(self) -> None:
+        """Leave the model with the weights to be exported."""
+        if self._average is not None:
+            self._average.swap()
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Write to `events.jsonl` what happened to the run."""
+        self.log.write(
+            EVENTS, {"event": name, "step": self.state.step, **facts, "time": time.time()}
+        )
+
+    def _leave_out(self, fault: Fault, lr: float, number: int) -> None:
+        self._optimizer.zero_grad()
+        error = _not_finite(fault, self.state.step) if fault.reason == "not finite" else None
+        self.log.write(
+            EVENTS,
+            {
+                "event": fault.reason,
+                "step": self.state.step + 1,
+                "what": fault.what,
+                "learning_rate": lr,
+                **self._task.describe(number),
+                "time": time.time(),
+            },
+        )
+        if error is not None and self._config.guard.non_finite == "stop":
+            raise error
+
+    def _go_back(self, fault: Fault, lr: float) -> None:
+        """Take up a checkpoint again and pass over the batches seen since.
+
+        Raises:
+            Diverged: There is none, or that was tried often enough.
+        """
+        found, before = checkpoints(self._store), self.state
+        if not found or not self._guard.may_go_back:
+            tried = self._guard.state.rollbacks
+            raise Diverged(
+                f"{self._config.guard.max_skips + 1} steps in a row had to be left out; the last: "
+                f"{fault.what}, at learning rate {lr:.3g}"
+                + (f"; {tried} returns to a checkpoint did not help" if tried else "")
+                + ("" if found else "; there is no checkpoint to go back to"),
+                where=f"step {before.step + 1}",
+                fix="Lower optimizer.learning_rate, lengthen the warm-up or clip lower "
+                "(optimizer.clip_norm); events.jsonl names the documents of the batches",
+            )
+        steps = sorted(found, reverse=True)
+        to = steps[min(self._guard.state.rollbacks, len(steps) - 1)]
+        state = self._load(found[to])
+        remove_checkpoints(self._store, keep={step for step in found if step <= to})
+        self._guard.went_back(state.guard)
+        self.state = replace(
+            state, data_offset=before.step + 1 + before.data_offset - to, guard=self._guard.state
+        )
+        self.log.sync()
+        cut_logs(self._directory, state.log_bytes)
+        self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
+        self.event("went back", from_step=before.step + 1, passed_over=before.step + 1 - to)
+
+    def _load(self, path: Path) -> LoopState:
+        return load_checkpoint(path, self._model, self._optimizer, self._average)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._average is None else self._average.swapped_in()
+
+    def _write_metrics(self, lr: float, grad_norm: float) -> None:
+        state, now = self.state, time.perf_counter()
+        speed = (state.tokens - self._logged_tokens) / (now - self._logged_at)
+        self.log.write("metrics.jsonl", _metrics(state, lr, grad_norm, speed, self._config))
+        self._logged_at, self._logged_tokens = now, state.tokens
+        self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
+        self.state = replace(state, loss_sum=0.0, loss_count=0)
 
 
 class NotFinite(RunError):
     """The loss or its gradient overflowed; the run stops before they reach the weights."""
+
+
+class Diverged(RunError):
+    """Neither leaving steps out nor going back brought the run on course."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -181,41 +271,13 @@ class Interrupted(KeyboardInterrupt):
         return (Interrupted, (self.signal_number,))
 
 
-def train_step(
-    model: ModelT,
-    optimizer: torch.optim.Optimizer,
-    lr: float,
-    task: Task[ModelT, BatchT],
-    step: int,
-    clip_norm: float,
-) -> tuple[float, int, float]:
-    """One optimizer step; returns (summed loss, valid positions, gradient norm before clipping).
-
-    Raises:
-        NotFinite: The loss or the gradient norm is not finite; the weights are as before.
-    """
-    batches = task.batches(step)
-    # The divisor is the count over the whole global batch, known before the first backward, so
-    # that neither micro-batches nor ranks weigh differently by how many labels they hold.
-    count = sum(batch.n_valid for batch in batches)
-    loss_sum = 0.0
-    for batch in batches:
-        loss = task.loss(model, batch)
-        (loss / count).backward()  # type: ignore[no-untyped-call]
-        loss_sum += loss.item()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
-    if not math.isfinite(loss_sum) or not math.isfinite(norm):
-        raise NotFinite(
-            f"the loss ({loss_sum / count:.4g}) or the gradient norm ({norm:.4g}) is not finite",
-            where=f"step {step + 1}",
-            fix="Lower optimizer.learning_rate or lengthen the warm-up; the checkpoint before "
-            "this step is untouched",
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss_sum, count, norm
+def _not_finite(fault: Fault, step: int) -> NotFinite:
+    return NotFinite(
+        fault.what,
+        where=f"step {step + 1}",
+        fix="Lower optimizer.learning_rate or lengthen the warm-up; the checkpoint before "
+        "this step is untouched",
+    )
 
 
 def _metrics(
@@ -244,23 +306,6 @@ def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: 
         for sample in task.samples(model):
             log.write("samples.jsonl", {**position, **sample})
     model.train()
-
-
-def _restore(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    directory: Path,
-    branch_from: Path | None,
-) -> LoopState:
-    own = latest_checkpoint(directory / "checkpoints")
-    if own is not None:
-        return load_checkpoint(own, model, optimizer)
-    if branch_from is not None:
-        state = load_checkpoint(branch_from, model, optimizer)
-        return replace(state, log_bytes={})
-    return LoopState(
-        step=0, tokens=0, flops=0.0, seconds=0.0, loss_sum=0.0, loss_count=0, log_bytes={}
-    )
 
 
 @dataclass

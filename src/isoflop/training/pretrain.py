@@ -29,12 +29,14 @@ from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
-from isoflop.training.loop import LoopConfig, Task, run
+from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.optimizers import build_adamw
+from isoflop.training.optimizers import build_optimizer
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claim, seal
+from isoflop.training.scaling import Scaling, scale_output
 from isoflop.training.schedules import learning_rate_factor
+from isoflop.training.step import Task
 
 SAMPLE_TOKENS = 48
 EVAL_ROWS = 16
@@ -103,10 +105,12 @@ def _train(
     config = recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len)
     model = Decoder(config)
     initialise(model, recipe.train.seed)
-    progress.start(f"train {out.name}", recipe.steps * recipe.train.global_batch_tokens, "tokens")
+    scaling = scaling_of(recipe, config)
+    scale_output(model, scaling)
+    progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,
-        build_adamw(model, recipe.optimizer),
+        build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
         next_token_task(recipe, shards),
         _loop_config(recipe, config),
@@ -132,17 +136,24 @@ def _train(
     )
 
 
+def scaling_of(recipe: TrainRecipe, config: DecoderConfig) -> Scaling:
+    """How much larger the model is than the one whose learning rate was tuned."""
+    optimizer = recipe.optimizer
+    return Scaling.of(config.d_model, config.n_layers, optimizer.base_width, optimizer.base_depth)
+
+
 def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenBatch]:
     """Next-token prediction on the training split, judged on the held-out one."""
     train = recipe.train
     loader = Loader(shards.train, train.seq_len, train.seed)
     held_out = eval_windows(shards.held_out, train.seq_len, train.eval_tokens)
     tokenizer = load_tokenizer(shards.tokenizer_directory)
-    rows = train.global_batch_tokens // train.seq_len
     micro = train.micro_batch_tokens // train.seq_len
+    ramp = recipe.batch_ramp
 
     def batches(step: int) -> list[TokenBatch]:
-        windows = loader.batch(step * rows, rows)
+        rows = ramp.batch_tokens(step) // train.seq_len
+        windows = loader.batch(ramp.first_token(step) // train.seq_len, rows)
         return [_token_batch(windows, slice(i, i + micro)) for i in range(0, rows, micro)]
 
     def samples(model: Decoder) -> list[Mapping[str, str]]:
@@ -206,7 +217,7 @@ def _whole_documents_first(windows: Windows, rows: slice) -> npt.NDArray[np.intp
 
 def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     optimizer = recipe.optimizer
-    total = recipe.steps * recipe.train.global_batch_tokens
+    total = recipe.batch_ramp.first_token(recipe.steps)
 
     def at(tokens: int) -> float:
         # The factor of a step is taken at its middle, so that the first step of a warm-up
@@ -228,7 +239,7 @@ def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
     train = recipe.train
     return LoopConfig(
         steps=recipe.steps,
-        tokens_per_step=train.global_batch_tokens,
+        batch_tokens=recipe.batch_ramp.batch_tokens,
         flops_per_token=flops_per_token(config, train.seq_len).training,
         peak_flops=_measured_peak(train.dtype, torch.get_num_threads()),
         clip_norm=recipe.optimizer.clip_norm,
@@ -241,6 +252,8 @@ def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
             tokens // train.global_batch_tokens for tokens in train.keep_checkpoints_at
         ),
         tensorboard=train.tensorboard,
+        guard=recipe.guard,
+        average_decay=recipe.optimizer.average_decay,
     )
 
 

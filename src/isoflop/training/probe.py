@@ -15,11 +15,11 @@ from isoflop.data.shards import open_shards
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 from isoflop.training.checkpoint import LoopState, save_checkpoint
-from isoflop.training.loop import train_step
 from isoflop.training.metrics import RunLog
-from isoflop.training.optimizers import build_adamw
+from isoflop.training.optimizers import build_optimizer
 from isoflop.training.pretrain import next_token_task
 from isoflop.training.recipe import TrainRecipe
+from isoflop.training.step import apply_gradient, compute_gradient
 
 EVAL_TOKENS = 16_384
 """Held-out tokens of the timed evaluation; the time is scaled to the recipe's."""
@@ -46,7 +46,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     shards = open_shards(recipe.data.shards)
     model = Decoder(recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len))
     initialise(model, recipe.train.seed)
-    optimizer = build_adamw(model, recipe.optimizer)
+    optimizer = build_optimizer(model, recipe.optimizer)
     eval_tokens = min(EVAL_TOKENS, recipe.train.eval_tokens)
     short = replace(recipe, train=replace(recipe.train, eval_tokens=eval_tokens))
     task = next_token_task(short, shards)
@@ -54,7 +54,8 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     while len(times) < warmup_steps + 5 or sum(times) < seconds:
         began = time.perf_counter()
         # A learning rate of zero: the weights, and with them the cost of a sample, stay typical.
-        train_step(model, optimizer, 0.0, task, len(times), recipe.optimizer.clip_norm)
+        compute_gradient(model, task, len(times), recipe.optimizer.clip_norm)
+        apply_gradient(optimizer, 0.0)
         times.append(time.perf_counter() - began)
     with torch.no_grad():
         began = time.perf_counter()
@@ -74,7 +75,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
 
 def _write_once(recipe: TrainRecipe, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
     """Open the logs and write a checkpoint as a run does: both hold memory of their own."""
-    state = LoopState(0, 0, 0.0, 0.0, 0.0, 0, {})
+    state = LoopState()
     with TemporaryDirectory() as directory:
         RunLog(Path(directory), tensorboard=recipe.train.tensorboard, start_step=0).close()
         save_checkpoint(Path(directory), model, optimizer, state)

@@ -6,13 +6,16 @@ The attribute docstrings are the command line's help.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
 from isoflop.models.config import DecoderConfig
-from isoflop.training.schedules import Schedule
+from isoflop.training.batch_ramp import BatchRamp
+from isoflop.training.guard_recipe import GuardConfig, guard_problems
+from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
 
 
 @dataclass(frozen=True)
@@ -62,32 +65,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) and its learning rate."""
-
-    learning_rate: float = 4e-3
-    """Peak learning rate."""
-    schedule: Schedule = "wsd"
-    """Shape of the learning rate over the run."""
-    warmup_tokens: int = 200_000
-    """Tokens over which the learning rate rises from 0."""
-    decay_fraction: float = 0.2
-    """Last share of the run over which `wsd` decays."""
-    final_fraction: float = 0.0
-    """Learning rate at the end, as a share of the peak."""
-    weight_decay: float = 0.1
-    """Decoupled decay of matrices; norms and embeddings have none."""
-    beta1: float = 0.9
-    """Decay rate of the first moment."""
-    beta2: float = 0.95
-    """Decay rate of the second moment."""
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
-    clip_norm: float = 1.0
-    """Largest global gradient norm; larger gradients are scaled down to it."""
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """How long, on which batches, and what is written down."""
 
@@ -97,6 +74,10 @@ class TrainConfig:
     """Tokens per sequence."""
     global_batch_tokens: int = 8192
     """Tokens per optimizer step, over all devices."""
+    initial_batch_tokens: int | None = None
+    """Tokens of the first step, where the batch is to grow; global_batch_tokens if not given."""
+    batch_ramp_tokens: int = 0
+    """Tokens over which the batch grows to global_batch_tokens."""
     micro_batch_tokens: int = 4096
     """Tokens per forward and backward pass on one device; changes speed and memory only."""
     seed: int = 0
@@ -133,6 +114,8 @@ class TrainRecipe:
     """Optimizer and schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Length, batches, logging."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Bad batches and bad steps."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -142,7 +125,18 @@ class TrainRecipe:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return self.train.tokens // self.train.global_batch_tokens
+        return self.batch_ramp.steps(self.train.tokens)
+
+    @property
+    def batch_ramp(self) -> BatchRamp:
+        """Tokens of every step."""
+        train = self.train
+        return BatchRamp(
+            full=train.global_batch_tokens,
+            initial=train.initial_batch_tokens or train.global_batch_tokens,
+            ramp_tokens=train.batch_ramp_tokens,
+            unit=train.micro_batch_tokens,
+        )
 
 
 def _problems(recipe: TrainRecipe) -> list[str]:
@@ -176,22 +170,13 @@ def _problems(recipe: TrainRecipe) -> list[str]:
             f"train.tokens = {train.tokens} is less than one global batch of "
             f"{train.global_batch_tokens} tokens"
         )
+    found += _ramp_problems(train)
     if any(at % train.global_batch_tokens for at in train.keep_checkpoints_at):
         found.append("train.keep_checkpoints_at must hold multiples of train.global_batch_tokens")
     if train.threads is not None and train.threads < 1:
         found.append(f"train.threads = {train.threads} must be at least 1")
-    for name in ("learning_rate", "clip_norm"):
-        if not getattr(optimizer, name) > 0:
-            found.append(f"optimizer.{name} = {getattr(optimizer, name)} must be positive")
-    for name in ("warmup_tokens", "weight_decay", "eps"):
-        if not getattr(optimizer, name) >= 0:
-            found.append(f"optimizer.{name} = {getattr(optimizer, name)} must not be negative")
-    for name in ("decay_fraction", "final_fraction"):
-        if not 0 <= getattr(optimizer, name) <= 1:
-            found.append(f"optimizer.{name} = {getattr(optimizer, name)} is outside [0, 1]")
-    for name in ("beta1", "beta2"):
-        if not 0 <= getattr(optimizer, name) < 1:
-            found.append(f"optimizer.{name} = {getattr(optimizer, name)} is outside [0, 1)")
+    found += optimizer_problems(optimizer)
+    found += guard_problems(recipe.guard)
     if model.d_model < 1 or model.d_model % 32:
         found.append(f"model.d_model = {model.d_model} is not a multiple of 32")
     if model.head_dim < 1:
@@ -202,3 +187,20 @@ def _problems(recipe: TrainRecipe) -> list[str]:
             f"{model.head_dim}; give model.n_heads"
         )
     return found
+
+
+def _ramp_problems(train: TrainConfig) -> Iterator[str]:
+    initial = train.initial_batch_tokens
+    if initial is None:
+        if train.batch_ramp_tokens:
+            yield "train.batch_ramp_tokens needs train.initial_batch_tokens to grow from"
+        return
+    if not train.micro_batch_tokens <= initial <= train.global_batch_tokens:
+        yield (
+            f"train.initial_batch_tokens = {initial} must lie between micro_batch_tokens and "
+            "global_batch_tokens"
+        )
+    if train.batch_ramp_tokens < 1:
+        yield "train.initial_batch_tokens needs train.batch_ramp_tokens of at least 1"
+    if train.keep_checkpoints_at:
+        yield "train.keep_checkpoints_at is for runs whose batch does not grow"

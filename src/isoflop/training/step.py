@@ -1,0 +1,79 @@
+"""One optimizer step: what is trained, the gradient of its batch, and its use.
+
+Not for many steps (`loop.py`), nor for what a task's batches and losses are (`pretrain.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from isoflop.training.optimizers import set_learning_rate
+
+
+class Batch(Protocol):
+    """What the loop must know of a micro-batch."""
+
+    @property
+    def n_valid(self) -> int:
+        """Positions that carry loss."""
+
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+BatchT = TypeVar("BatchT", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Task(Generic[ModelT, BatchT]):
+    """What is trained: where batches come from, what they cost, how the model is judged."""
+
+    batches: Callable[[int], Sequence[BatchT]]
+    """Step (from 0) → the micro-batches of its global batch; a pure function."""
+    loss: Callable[[ModelT, BatchT], Tensor]
+    """Summed loss of a micro-batch over its valid positions, in nats."""
+    evaluate: Callable[[ModelT], Mapping[str, float]]
+    """Held-out figures of the model."""
+    samples: Callable[[ModelT], Sequence[Mapping[str, Any]]]
+    """Texts it writes, for people to read."""
+    describe: Callable[[int], Mapping[str, Any]] = lambda step: {}
+    """Step → where its batch comes from, for the event that leaves it out."""
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What the parameters' `.grad` now holds."""
+
+    loss_sum: float
+    """Summed loss of the global batch, nats."""
+    count: int
+    """Its valid positions."""
+    norm: float
+    """Global gradient norm before clipping."""
+
+
+def compute_gradient(
+    model: ModelT, task: Task[ModelT, BatchT], step: int, clip_norm: float
+) -> Gradient:
+    """Forward and backward over the batch of `step`, clipped, ready to be applied or left out."""
+    batches = task.batches(step)
+    # The divisor is the count over the whole global batch, known before the first backward, so
+    # that neither micro-batches nor ranks weigh differently by how many labels they hold.
+    count = sum(batch.n_valid for batch in batches)
+    loss_sum = 0.0
+    for batch in batches:
+        loss = task.loss(model, batch)
+        (loss / count).backward()  # type: ignore[no-untyped-call]
+        loss_sum += loss.item()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
+    return Gradient(loss_sum, count, norm)
+
+
+def apply_gradient(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """One optimizer step at this learning rate; the gradient is gone afterwards."""
+    set_learning_rate(optimizer, lr)
+    optimizer.step()
+    optimizer.zero_grad()
