@@ -17,9 +17,15 @@ class TrainArguments(RecipeArguments):
 def run(args: list[str]) -> int:
     """Run `isoflop train RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(TrainArguments, TrainRecipe, args, "train")
+    from isoflop.training.loop import EarlyStop
     from isoflop.training.pretrain import train
 
-    result = train(recipe, arguments.out, make_progress(arguments.json))
+    try:
+        result = train(recipe, arguments.out, make_progress(arguments.json))
+    except EarlyStop as stop:
+        stopped = {"run": str(arguments.out), "stopped_early": stop.what, "where": stop.where}
+        print_result(stopped, stop.paragraph(), arguments.json)
+        return 1
     text = (
         f"{result.run}: {result.params:,} parameters on {result.tokens:,} tokens in "
         f"{result.seconds:.0f} s\n"

@@ -28,6 +28,7 @@ from isoflop.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
+from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.metrics import EVENTS, RunLog, cut_logs
@@ -56,6 +57,8 @@ class LoopConfig:
     """When a step is left out and when the run goes back."""
     average_decay: float | None = None
     """Decay per step of the mean of the weights that is evaluated and exported; None for none."""
+    forecaster: Forecaster | None = None
+    """Says where the run will end; None if nobody asks."""
 
 
 def run(
@@ -78,6 +81,7 @@ def run(
 
     Raises:
         NotFinite: The loss or gradient norm is not finite and the recipe says to stop.
+        EarlyStop: The forecast said that going on is not worth it.
         Diverged: Steps were left out and checkpoints taken up again, to no avail.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written first.
     """
@@ -158,6 +162,8 @@ class _Loop(Generic[ModelT, BatchT]):
             self._average.update(state.step)
         if state.loss_count and (state.step % config.log_every == 0 or state.step == config.steps):
             self._write_metrics(lr, gradient.norm)
+        if config.forecaster is not None and state.step in config.forecaster.moments:
+            self._forecast(config.forecaster)
         if state.step in config.evaluate_at:
             with self._averaged():
                 _evaluate(self._model, self._task, state, self.log)
@@ -236,6 +242,30 @@ class _Loop(Generic[ModelT, BatchT]):
         self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         self.event("went back", from_step=before.step + 1, passed_over=before.step + 1 - to)
 
+    def _forecast(self, forecaster: Forecaster) -> None:
+        """Write down where the run will end.
+
+        Raises:
+            EarlyStop: Going on is not worth it; a checkpoint was written first.
+        """
+        outlook = forecaster(self._directory / "metrics.jsonl")
+        if outlook is None:
+            return
+        step = self.state.step
+        self.log.write("forecasts.jsonl", {"step": step, **outlook.row})
+        if not outlook.reasons:
+            return
+        what = "; ".join(outlook.reasons)
+        self.event("stopped early" if outlook.stop else "would stop", what=what)
+        if outlook.stop:
+            self.checkpoint()
+            raise EarlyStop(
+                f"stopped early: {what}",
+                where=f"step {step}",
+                fix="To go on all the same, run it again with --forecast.stop-when-lost False "
+                "--forecast.stop-when-idle False",
+            )
+
     def _load(self, path: Path) -> LoopState:
         return load_checkpoint(path, self._model, self._optimizer, self._average)
 
@@ -253,6 +283,10 @@ class _Loop(Generic[ModelT, BatchT]):
 
 class NotFinite(RunError):
     """The loss or its gradient overflowed; the run stops before they reach the weights."""
+
+
+class EarlyStop(RunError):
+    """The forecast said that going on is not worth it, and the recipe to stop then."""
 
 
 class Diverged(RunError):

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-LOGS = ("metrics.jsonl", "evals.jsonl", "samples.jsonl")
+LOGS = ("metrics.jsonl", "evals.jsonl", "samples.jsonl", "forecasts.jsonl")
 """Logs that belong to the run's content: cut back to the checkpoint when it resumes."""
 EVENTS = "events.jsonl"
 """What happened to the run (started, resumed, interrupted, anomalies): only ever grows."""

@@ -29,6 +29,7 @@ from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
+from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
@@ -253,7 +254,19 @@ def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
         ),
         tensorboard=train.tensorboard,
         guard=recipe.guard,
+        forecaster=_forecaster(recipe, config) if recipe.forecast.on else None,
         average_decay=recipe.optimizer.average_decay,
+    )
+
+
+def _forecaster(recipe: TrainRecipe, config: DecoderConfig) -> Forecaster:
+    ramp, rate = recipe.batch_ramp, _learning_rate(recipe)
+    return Forecaster(
+        recipe.forecast,
+        params=count_parameters(config).params,
+        tokens=ramp.first_token(recipe.steps),
+        steps=recipe.steps,
+        learning_rate=lambda step: rate(ramp.first_token(step)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from isoflop.core.errors import RecipeError
 from isoflop.models.config import DecoderConfig
 from isoflop.training.batch_ramp import BatchRamp
+from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
 
@@ -116,6 +117,8 @@ class TrainRecipe:
     """Length, batches, logging."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Bad batches and bad steps."""
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    """The run's end, foretold while it goes on."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -177,6 +180,7 @@ def _problems(recipe: TrainRecipe) -> list[str]:
         found.append(f"train.threads = {train.threads} must be at least 1")
     found += optimizer_problems(optimizer)
     found += guard_problems(recipe.guard)
+    found += forecast_problems(recipe.forecast)
     if model.d_model < 1 or model.d_model % 32:
         found.append(f"model.d_model = {model.d_model} is not a multiple of 32")
     if model.head_dim < 1:

@@ -29,9 +29,9 @@ from isoflop.version import __version__
 FORMAT = 1
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
-_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes")
-"""What may differ when a run continues: where the same shards lie now, and what only changes
-speed (and with it the last bits)."""
+_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes", "forecast.")
+"""What may differ when a run continues, by how the key begins: where the same shards lie now, what
+only changes speed (and with it the last bits), and what only watches."""
 
 
 class Recipe(Protocol):
@@ -119,5 +119,5 @@ def _differences(
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new and f"{prefix}{key}" not in _FREE:
+        elif old != new and not f"{prefix}{key}".startswith(_FREE):
             yield f"{prefix}{key} was {old}, now {new}"
