@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,16 +26,21 @@ def rate(step: int) -> float:
     return 1e-3 * min(1.0, step / 100, (STEPS - step) / 800)
 
 
-def planted(path: Path, seen: int, noise: float = 0.002) -> Path:
-    """A log of a run that ends at 2.0: a power of the steps, and a fall with the rate."""
+def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def planted(run: Path, seen: int, noise: float = 0.002) -> Path:
+    """The directory of of a run that ends at 2.0: a power of the steps, and a fall with the rate."""
     step = np.arange(10, STEPS + 1, 10)
     drop = 0.15 * (1 - np.minimum(1.0, (STEPS - step) / 800))
     loss = 2.05 + 6 * (step + 20.0) ** -0.5 - drop
     loss += 2.0 - loss[-1]
     loss *= np.exp(np.random.default_rng(0).normal(0, noise, len(step)))
     rows = [{"step": int(s), "loss": float(x)} for s, x in zip(step, loss, strict=True)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows[: seen // 10]))
-    return path
+    run.mkdir()
+    write(run / "metrics.jsonl", rows[: seen // 10])
+    return run
 
 
 def forecaster(**changes: object) -> Forecaster:
@@ -45,15 +50,27 @@ def forecaster(**changes: object) -> Forecaster:
 
 @pytest.mark.parametrize("seen", [1000, 2000, 3000, 3900])
 def test_the_end_of_a_planted_run_lies_in_the_interval(tmp_path: Path, seen: int) -> None:
-    outlook = forecaster()(planted(tmp_path / "m", seen))
+    outlook = forecaster()(planted(tmp_path / "run", seen))
     assert outlook is not None
     assert outlook.row["own"]["low"] < 2.0 < outlook.row["own"]["high"]
     assert outlook.row["progress"] == pytest.approx(seen / STEPS, abs=0.01)
     assert outlook.reasons == ()
 
 
+def test_evaluations_lift_the_forecast_to_the_held_out_text(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run", 2000)
+    before = forecaster()(run)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    at = {row["step"]: row["loss"] for row in rows}
+    write(run / "evals.jsonl", [{"step": s, "loss": 1.02 * at[s]} for s in (1000, 1500, 2000)])
+    after = forecaster()(run)
+    assert before is not None
+    assert after is not None
+    assert after.row["own"]["value"] == pytest.approx(1.02 * before.row["own"]["value"], rel=3e-3)
+
+
 def test_a_target_out_of_reach_is_said_and_stops_only_if_asked(tmp_path: Path) -> None:
-    log = planted(tmp_path / "m", 3600)
+    log = planted(tmp_path / "run", 3600)
     said = forecaster(target_loss=1.5)(log)
     assert said is not None
     assert not said.stop
@@ -64,7 +81,7 @@ def test_a_target_out_of_reach_is_said_and_stops_only_if_asked(tmp_path: Path) -
 
 
 def test_steps_that_bring_too_little_are_said(tmp_path: Path) -> None:
-    log = planted(tmp_path / "m", 3000)
+    log = planted(tmp_path / "run", 3000)
     outlook = forecaster(least_gain=0.01, stop_when_idle=True)(log)
     assert outlook is not None
     assert outlook.stop
@@ -76,7 +93,7 @@ def test_a_promise_of_a_law_narrows_the_forecast(tmp_path: Path) -> None:
     n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e5, 1e6, 4), np.geomspace(1e6, 1e7, 4)))
     loss = 1.0 + 20 * n**-0.34 + 50 * d**-0.3
     fit(RunTable.from_arrays(n, d, loss), bootstrap=200).save(tmp_path / "law.json")
-    log = planted(tmp_path / "m", 1000)
+    log = planted(tmp_path / "run", 1000)
     alone, both = forecaster()(log), forecaster(law=tmp_path / "law.json")(log)
     assert alone is not None
     assert both is not None
@@ -95,7 +112,7 @@ def test_a_law_that_is_no_surface_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_before_there_is_something_to_say(tmp_path: Path) -> None:
-    assert forecaster()(planted(tmp_path / "m", 30)) is None
+    assert forecaster()(planted(tmp_path / "run", 30)) is None
 
 
 @pytest.mark.usefixtures("calibrated")

@@ -16,6 +16,7 @@ import numpy as np
 from isoflop.core.errors import RunError, TableError
 from isoflop.laws.curve_fit import Curve
 from isoflop.laws.family import Estimate
+from isoflop.laws.forms import Array
 from isoflop.laws.in_flight import watch
 from isoflop.laws.load import SURFACES, load_law
 from isoflop.laws.predict import Law
@@ -25,6 +26,8 @@ from isoflop.training.forecast_recipe import ForecastConfig
 _MOST_POINTS = 200
 """Losses are averaged to so many points: a forecast then takes milliseconds on any run."""
 _NODES = 400
+_NEAR = 0.05
+"""Share of the run around an evaluation whose training losses it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ class Forecaster:
         count = self._config.moments
         return frozenset(round(self._steps * (i + 1) / (count + 1)) for i in range(count))
 
-    def __call__(self, metrics: Path) -> Outlook | None:
-        """The outlook from the log so far; None while it says nothing yet."""
-        curve = _read(metrics, self._schedule)
+    def __call__(self, run: Path) -> Outlook | None:
+        """The outlook from a run directory's logs so far; None while they say nothing yet."""
+        curve = _read(run, self._schedule)
         if curve is None:
             return None
         try:
@@ -115,15 +118,16 @@ def _promise(config: ForecastConfig, params: int, tokens: int) -> Estimate | Non
     return Estimate(foretold.loss, foretold.low, foretold.high, config.level)
 
 
-def _read(metrics: Path, schedule: Schedule) -> Curve | None:
-    """The training losses so far, averaged over blocks of lines."""
-    rows = [json.loads(line) for line in metrics.read_bytes().splitlines()]
+def _read(run: Path, schedule: Schedule) -> Curve | None:
+    """The losses so far, averaged over blocks of lines, at the level of the held-out text."""
+    rows = _rows(run / "metrics.jsonl")
     if len(rows) < 4:
         return None
     step = np.array([row["step"] for row in rows], dtype=np.float64)
     loss = np.array([row["loss"] for row in rows])
     # A line is the mean of the steps since the last one: it stands in their middle.
     middle = (step + np.concatenate([[0.0], step[:-1]])) / 2
+    loss *= np.exp(_held_out_offset(_rows(run / "evals.jsonl"), middle, loss, schedule.end))
     blocks = np.array_split(np.arange(len(rows)), min(_MOST_POINTS, len(rows)))
     return Curve(
         "this run",
@@ -131,3 +135,23 @@ def _read(metrics: Path, schedule: Schedule) -> Curve | None:
         np.array([loss[block].mean() for block in blocks]),
         schedule,
     )
+
+
+def _held_out_offset(
+    evaluations: list[dict[str, Any]], step: Array, loss: Array, end: float
+) -> float:
+    """ln of held-out over training loss, from the evaluations so far; 0 before the first.
+
+    Held-out documents are other documents: a few hundred of them differ from the rest by a per
+    cent or two however well they were drawn, and the target is meant on them.
+    """
+    found = []
+    for row in evaluations:
+        near = np.abs(step - row["step"]) <= _NEAR * end
+        if near.any():
+            found.append(np.log(row["loss"]) - np.mean(np.log(loss[near])))
+    return float(np.mean(found)) if found else 0.0
+
+
+def _rows(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_bytes().splitlines()] if log.exists() else []

@@ -248,7 +248,7 @@ class _Loop(Generic[ModelT, BatchT]):
         Raises:
             EarlyStop: Going on is not worth it; a checkpoint was written first.
         """
-        outlook = forecaster(self._directory / "metrics.jsonl")
+        outlook = forecaster(self._directory)
         if outlook is None:
             return
         step = self.state.step
