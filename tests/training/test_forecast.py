@@ -31,7 +31,7 @@ def write(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def planted(run: Path, seen: int, noise: float = 0.002) -> Path:
-    """The directory of of a run that ends at 2.0: a power of the steps, and a fall with the rate."""
+    """The directory of a run that ends at 2.0: a power of the steps, a fall with the rate."""
     step = np.arange(10, STEPS + 1, 10)
     drop = 0.15 * (1 - np.minimum(1.0, (STEPS - step) / 800))
     loss = 2.05 + 6 * (step + 20.0) ** -0.5 - drop
