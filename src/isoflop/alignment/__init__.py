@@ -1,0 +1,1 @@
+"""Instruction tuning and alignment: supervised, reward, preference and policy-gradient training."""
