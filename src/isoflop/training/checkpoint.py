@@ -30,6 +30,7 @@ from isoflop.core.artifact import (
 from isoflop.core.errors import ArtifactError
 from isoflop.training.average import WeightAverage
 from isoflop.training.guard import GuardState
+from isoflop.training.health import NoiseSums
 
 FORMAT = 2
 """Version of the layout below; a checkpoint of another one is refused, never guessed at."""
@@ -56,6 +57,8 @@ class LoopState:
     """Length of each log file at this step; what lies beyond is cut off on resuming."""
     data_offset: int = 0
     """Batches passed over because of steps that spoilt the run."""
+    noise: NoiseSums = field(default_factory=NoiseSums)
+    """Estimates of the gradient's noise since the last metrics line."""
     guard: GuardState = field(default_factory=GuardState)
     """What the guard remembers."""
 
@@ -126,9 +129,10 @@ def load_checkpoint(
         model_state_dict=tensors["model"],
         optim_state_dict=tensors["optimizer"],
     )
-    guard = record["loop"].pop("guard")
+    loop = dict(record["loop"])
+    guard = loop.pop("guard")
     memory = GuardState(**{**guard, "losses": tuple(guard["losses"])})
-    return LoopState(**record["loop"], guard=memory)
+    return LoopState(**loop | {"guard": memory, "noise": NoiseSums(**loop["noise"])})
 
 
 def _cause(error: CheckpointException) -> BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,16 @@ from isoflop.training.checkpoint import (
 from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
+from isoflop.training.health import NoiseSums, UpdateSizes
 from isoflop.training.metrics import EVENTS, RunLog, cut_logs
-from isoflop.training.step import BatchT, ModelT, Task, apply_gradient, compute_gradient
+from isoflop.training.step import (
+    BatchT,
+    Gradient,
+    ModelT,
+    Task,
+    apply_gradient,
+    compute_gradient,
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class _Loop(Generic[ModelT, BatchT]):
         self.event("resumed" if self.state.step else "started")
         self._began, self._seconds_before = time.perf_counter(), self.state.seconds
         self._logged_at, self._logged_tokens = self._began, self.state.tokens
+        self._updates: Mapping[str, float] = {}
 
     def step(self, lr: float) -> None:
         """One optimizer step and whatever is due after it; or a return to a checkpoint."""
@@ -137,12 +146,16 @@ class _Loop(Generic[ModelT, BatchT]):
         number = state.step + state.data_offset
         gradient = compute_gradient(self._model, self._task, number, config.clip_norm)
         fault = self._guard.judge(gradient.loss_sum / gradient.count, gradient.norm)
+        logs = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
         if fault is None:
+            sizes = UpdateSizes(self._model) if logs else None
             apply_gradient(self._optimizer, lr)
+            self._updates = {} if sizes is None else sizes.after(self._model)
             state = replace(
                 state,
                 loss_sum=state.loss_sum + gradient.loss_sum,
                 loss_count=state.loss_count + gradient.count,
+                noise=_with_noise(state.noise, gradient),
             )
         else:
             self._leave_out(fault, lr, number)
@@ -160,7 +173,7 @@ class _Loop(Generic[ModelT, BatchT]):
         )
         if self._average is not None:
             self._average.update(state.step)
-        if state.loss_count and (state.step % config.log_every == 0 or state.step == config.steps):
+        if state.loss_count and logs:
             self._write_metrics(lr, gradient.norm)
         if config.forecaster is not None and state.step in config.forecaster.moments:
             self._forecast(config.forecaster)
@@ -275,10 +288,11 @@ class _Loop(Generic[ModelT, BatchT]):
     def _write_metrics(self, lr: float, grad_norm: float) -> None:
         state, now = self.state, time.perf_counter()
         speed = (state.tokens - self._logged_tokens) / (now - self._logged_at)
-        self.log.write("metrics.jsonl", _metrics(state, lr, grad_norm, speed, self._config))
+        row = _metrics(state, lr, grad_norm, speed, self._config)
+        self.log.write("metrics.jsonl", {**row, **self._updates})
         self._logged_at, self._logged_tokens = now, state.tokens
         self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
-        self.state = replace(state, loss_sum=0.0, loss_count=0)
+        self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())
 
 
 class NotFinite(RunError):
@@ -327,9 +341,17 @@ def _metrics(
         "tokens_per_second": speed,
         "seconds": state.seconds,
     }
+    if (noise := state.noise.scale) is not None:
+        row["gradient_noise_tokens"] = noise
     if config.peak_flops is not None:
         row["mfu"] = speed * config.flops_per_token / config.peak_flops
     return row
+
+
+def _with_noise(sums: NoiseSums, gradient: Gradient) -> NoiseSums:
+    if gradient.first_square is None:
+        return sums
+    return sums.add(gradient.first_square, gradient.first_count, gradient.norm**2, gradient.count)
 
 
 def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: RunLog) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from isoflop.training.health import squared_norm
 from isoflop.training.optimizers import set_learning_rate
 
 
@@ -53,6 +54,11 @@ class Gradient:
     """Its valid positions."""
     norm: float
     """Global gradient norm before clipping."""
+    first_count: int
+    """Valid positions of the first micro-batch."""
+    first_square: float | None
+    """Squared norm of the mean gradient over the first micro-batch alone; None if it is the whole
+    batch. With `norm`, it tells the noise of the gradient."""
 
 
 def compute_gradient(
@@ -63,13 +69,15 @@ def compute_gradient(
     # The divisor is the count over the whole global batch, known before the first backward, so
     # that neither micro-batches nor ranks weigh differently by how many labels they hold.
     count = sum(batch.n_valid for batch in batches)
-    loss_sum = 0.0
-    for batch in batches:
+    loss_sum, first, first_square = 0.0, batches[0].n_valid, None
+    for number, batch in enumerate(batches):
         loss = task.loss(model, batch)
         (loss / count).backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.item()
+        if number == 0 and 0 < first < count:
+            first_square = squared_norm(model) * (count / first) ** 2
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
-    return Gradient(loss_sum, count, norm)
+    return Gradient(loss_sum, count, norm, first, first_square)
 
 
 def apply_gradient(optimizer: torch.optim.Optimizer, lr: float) -> None:

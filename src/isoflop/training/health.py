@@ -1,0 +1,82 @@
+"""Signs of how a run fares beside its loss: noise of the gradient, size of the updates.
+
+Not for acting on them (`guard.py` judges steps by loss and gradient alone).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLED = 4096
+"""Elements of each matrix whose change is measured: a copy of all would take as much memory as the
+weights."""
+
+
+@dataclass(frozen=True)
+class NoiseSums:
+    """Sums of the two estimates behind the gradient-noise scale; part of a checkpoint."""
+
+    trace: float = 0.0
+    """Of the per-token variance of the gradient, tr(Σ)."""
+    square: float = 0.0
+    """Of the true gradient's squared norm, |G|²."""
+
+    def add(self, small: float, n_small: int, large: float, n_large: int) -> NoiseSums:
+        """Take in one step: unbiased estimates from squared norms of the mean gradient over
+        `n_small` and over `n_large` tokens (McCandlish et al. 2018, appendix A.1)."""
+        square = (n_large * large - n_small * small) / (n_large - n_small)
+        trace = (small - large) / (1 / n_small - 1 / n_large)
+        return NoiseSums(self.trace + trace, self.square + square)
+
+    @property
+    def scale(self) -> float | None:
+        """The noise scale tr(Σ)/|G|² in tokens: up to about this batch size, twice the batch halves
+        the steps. None before there is a believable estimate."""
+        return self.trace / self.square if self.trace > 0 and self.square > 0 else None
+
+
+class UpdateSizes:
+    """How far one optimizer step moves each matrix, relative to the matrix.
+
+    About 1e-3 is usual (Karpathy 2019 gives it as a rule of thumb); 1e-1 tears a matrix down in ten
+    steps, 1e-5 says that it hardly learns.
+
+    Args:
+        model: Before the step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._before = {name: part.clone() for name, part in _parts(model).items()}
+
+    def after(self, model: nn.Module) -> Mapping[str, float]:
+        """Median and largest ratio over the matrices, once the step is done."""
+        ratios = []
+        for name, now in _parts(model).items():
+            before = self._before[name]
+            size = before.norm().item()
+            if size > 0:  # a matrix that starts at zero has no size to compare with
+                ratios.append((now - before).norm().item() / size)
+        if not ratios:
+            return {}
+        return {"update_ratio": statistics.median(ratios), "update_ratio_max": max(ratios)}
+
+
+def _parts(model: nn.Module) -> dict[str, Tensor]:
+    """A fixed sample of every matrix: elements spread evenly over it."""
+    parts = {}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            flat = parameter.detach().flatten()
+            parts[name] = flat[:: max(1, len(flat) // _SAMPLED)]
+    return parts
+
+
+def squared_norm(model: nn.Module) -> float:
+    """Squared length of the gradient that the parameters hold now."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients).item() ** 2)
