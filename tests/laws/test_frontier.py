@@ -91,7 +91,7 @@ def test_impossible_budgets_and_levels_are_refused(law: FrontierLaw) -> None:
 
 
 def test_standard_errors_stay_within_what_the_budgets_say(law: FrontierLaw) -> None:
-    """A, the loss above E at one FLOP, is known to a factor at best; the height and the slope at the
+    """A, the loss above E at one FLOP, is known to a factor at best; height and slope at the
     largest budget are known well, and the warning says so."""
     assert law.stderr["A"] < 20 * law.parameters["A"]
     said = law.warnings[-1]
