@@ -138,6 +138,7 @@ class Average:
     low: float
     width: float
     """Of `own_width`."""
+    weighed: Weighed
 
 
 def low_end(table: RunTable) -> float:
@@ -322,6 +323,7 @@ def average(
         float(np.sum(share * np.array(RELEVANCES))),
         low_end(table),
         own_width(weighed.rolled, share, drift),
+        weighed,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isoflop.laws.averaging import weigh
+from isoflop.laws.averaging import Weighed, weigh
 from isoflop.laws.forms import Array, Design, Form
 from isoflop.laws.interval import ROBUST, measure_noise, weak_prior
 from isoflop.laws.records import RunTable
@@ -56,18 +56,24 @@ class Effect:
         )
 
 
-def effect_of_beliefs(table: RunTable, design: Design, form: Form | None) -> Effect:
-    """Fit with and without the beliefs and compare; `form` None means the average of them all."""
+def effect_of_beliefs(
+    table: RunTable, design: Design, form: Form, weighed: Weighed | None = None
+) -> Effect:
+    """Fit with and without the beliefs and compare.
+
+    Args:
+        form: Fitted, unless it is the average of all, whose members with the beliefs are `weighed`.
+    """
     product = REACH * float((table.params * table.tokens).max())
     ratio = float(table.params.max() / table.tokens.max())
     params, tokens = np.sqrt(product * ratio), np.sqrt(product / ratio)
-    found = []
-    for strength in (1.0, LOOSE):
-        if form is None:
-            found.append(_average(table, design, strength, params, tokens))
-        else:
-            found.append(_single(table, design, form, strength, params, tokens))
-    (loss, spread), (loose, spread_loose) = found
+    if weighed is not None:
+        loss, spread = _average(weighed, params, tokens)
+        loose, spread_loose = _average(weigh(table, design, LOOSE), params, tokens)
+    else:
+        (loss, spread), (loose, spread_loose) = (
+            _single(table, design, form, strength, params, tokens) for strength in (1.0, LOOSE)
+        )
     return Effect(
         float(params),
         float(tokens),
@@ -78,11 +84,8 @@ def effect_of_beliefs(table: RunTable, design: Design, form: Form | None) -> Eff
     )
 
 
-def _average(
-    table: RunTable, design: Design, strength: float, params: float, tokens: float
-) -> tuple[float, float]:
+def _average(weighed: Weighed, params: float, tokens: float) -> tuple[float, float]:
     """ln loss and its standard deviation over the members, with what lies between them."""
-    weighed = weigh(table, design, strength)
     seen = [f.forecast(np.array([params]), np.array([tokens])) for f in weighed.settled]
     log_loss = np.stack([s[0][:, 0] for s in seen])
     variance = np.stack([s[1][:, 0] for s in seen])

@@ -9,8 +9,8 @@ add up, and those of the falls cancel. So
 
     ln L(end) = mean over the newest points of [ln loss(t) + fall(t)]
 
-fall(t) = what the curve laws of the other sizes say of ln L(end) - ln L(t) under this schedule, with
-the misfit of their own curves after the warm-up (`transient`), on a line in ln size.
+fall(t) = what the curve laws of the other sizes say of ln L(end) - ln L(t) under this schedule,
+with the misfit of their own curves after the warm-up (`transient`), on a line in ln size.
 """
 
 from __future__ import annotations
