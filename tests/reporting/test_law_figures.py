@@ -409,7 +409,7 @@ def test_laws_of_other_forms_are_drawn_as_far_as_they_go(table: RunTable) -> Non
     check_alone(law_plot.plot_law(rates, swept))
     columns = {n: getattr(swept, n) for n in ("params", "tokens", "loss", "learning_rate")}
     assert law_plot.plot_law(rates, FigureTable(columns)) == law_plot.plot_law(rates, swept)
-    with pytest.raises(TableError, match="sweep"):
+    with pytest.raises(TableError, match="which has the runs"):
         law_plot.plot_law(rates)
     with pytest.raises(TableError, match="nothing to draw"):
         law_plot.plot_law(published_law("kaplan-n"))
