@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from isoflop.core.errors import TableError
-from isoflop.laws import isoflop, published
+from isoflop.laws import design, isoflop, published
 from isoflop.laws.curve_fit import Belief, Curve
-from isoflop.laws.design import profile
+from isoflop.laws.design import profile, profiled
 from isoflop.laws.family import Estimate
 from isoflop.laws.hyperparameters import HyperparameterLaw
 from isoflop.laws.in_flight import watch
@@ -33,8 +33,6 @@ from isoflop.reporting.records import Rung
 
 _POINTS = 41
 _BUDGETS = 5
-ROOT_LIMIT = 1.96
-"""Root of the drop that bounds 95 % (chi-square with one degree of freedom)."""
 _HIGHEST_ROOT = 2.8
 _MOST_SEEN = 100
 _ENDED = 0.99
@@ -105,27 +103,22 @@ def profiles_of(form: str, rungs: Sequence[Rung]) -> tuple[Profile, ...]:
     """How well the runs determine a form's floor and exponents; empty without runs to fit."""
     if not rungs:
         return ()
-    wanted = [n for n in ("E", "p", "q", "g") if (n != "E" or form != "kaplan-nd")]
-    found = []
-    for name in wanted[:-1] if form == "chinchilla" else wanted:
-        said = profile(table_of(rungs), form, name)
-        found.append(_smooth(name, np.array(said.values), np.array(said.drop), said.best))
-    return tuple(found)
+    table = table_of(rungs)
+    return tuple(drawn_profile(profile(table, form, name)) for name in profiled(form))
 
 
-def _smooth(name: str, values: Any, drop: Any, best: float) -> Profile:
-    """A profile between its points: the root of the drop is nearly straight in ln of the value."""
-    x = np.log(values / best)
-    root = np.sign(x) * np.sqrt(drop)
-    edges = np.interp([-ROOT_LIMIT, ROOT_LIMIT], root, x)
-    low = float(best * np.exp(edges[0])) if root[0] < -ROOT_LIMIT else None
-    high = float(best * np.exp(edges[1])) if root[-1] > ROOT_LIMIT else None
+def drawn_profile(found: design.Profile) -> Profile:
+    """A profile with points between those tried: the root of its drop is nearly straight."""
+    x = np.log(np.array(found.values) / found.best)
+    root = np.sign(x) * np.sqrt(found.drop)
     shown = np.clip([root[0], root[-1]], -_HIGHEST_ROOT, _HIGHEST_ROOT)
     ends = np.interp(shown, root, x)
     grid = np.linspace(ends[0], ends[1], _POINTS)
     line = np.interp(grid, x, root) ** 2
-    points = zip((best * np.exp(grid)).tolist(), line.tolist(), strict=True)
-    return Profile(name, best, tuple(points), low, high)
+    points = tuple(zip((found.best * np.exp(grid)).tolist(), line.tolist(), strict=True))
+    low = found.low if found.low > 0.0 else None
+    high = found.high if np.isfinite(found.high) else None
+    return Profile(found.parameter, found.best, points, low, high)
 
 
 def table_of(rungs: Sequence[Rung]) -> RunTable:

@@ -12,6 +12,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from isoflop.core.errors import TableError
+from isoflop.laws import design
 from isoflop.laws.backtest import Backtest
 from isoflop.laws.curve import CurveLaw
 from isoflop.laws.curve_fit import Belief, Curve
@@ -99,6 +100,12 @@ def plot_prediction(law: AnyLaw | PublishedLaw, asked: Mapping[str, Any], level:
             fix="Leave --plot out; `isoflop laws fit --plot` draws the law itself",
         )
     return sheet(f"{law.form}: {law.formula}", drawn)
+
+
+def plot_profiles(form: str, profiles: Sequence[design.Profile]) -> str:
+    """Profile likelihoods of a form's parameters, as an SVG document."""
+    drawn = tuple(map(law_data.drawn_profile, profiles))
+    return sheet(f"{form} form", law_drawings(LawFigures(profiles=drawn, profiled=form)))
 
 
 def plot_backtest(backtest: Backtest, *others: Backtest) -> str:
