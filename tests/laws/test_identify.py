@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,12 +31,12 @@ def test_many_clean_runs_determine_every_parameter() -> None:
     assert found.verdict == "supported"
 
 
-def test_the_document_is_json_even_where_a_limit_is_open() -> None:
-    few = select(table(3e-2), np.arange(0, 25, 3))
-    found = identify(few, "gamma", bootstrap=100)
-    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert "E" in found.undetermined
-    (floor,) = (p for p in document["profiles"] if p["parameter"] == "E")
-    assert not floor["determined"]
-    assert None in (floor["low"], floor["high"])
+def test_a_limit_that_was_not_found_is_null_in_the_document() -> None:
+    found = identify(select(table(1e-2), np.arange(0, 25, 2)), "chinchilla", bootstrap=100)
+    first, *rest = found.profiles
+    open_ended = replace(found, profiles=(replace(first, low=0.0, high=np.inf), *rest))
+    assert open_ended.undetermined == ("E",)
+    document = json.loads(json.dumps(open_ended.to_dict(), allow_nan=False))
+    floor = document["profiles"][0]
+    assert (floor["low"], floor["high"], floor["determined"]) == (None, None, False)
     assert set(document["basins"]) == {"starts", "agreeing"}

@@ -132,12 +132,13 @@ def _base(given: str) -> Any:
     """A law to hold fixed; of a published one its parameters."""
     from isoflop.laws.load import find_law
     from isoflop.laws.overtraining import SURFACES
+    from isoflop.laws.predict import AUTO
     from isoflop.laws.published import PublishedLaw
 
     law = find_law(given)
-    if law.form not in SURFACES:
+    if law.form == AUTO or law.form not in SURFACES:
         raise RecipeError(
-            f"a law of the form {law.form} is no surface of fresh data",
+            f"a law of the form {law.form} is no one surface of fresh data",
             where="--base",
             fix="Give one of the form chinchilla or gamma, or a published surface",
         )

@@ -77,7 +77,7 @@ class Profile:
     @property
     def determined(self) -> bool:
         """Whether the profile rises on both sides."""
-        return np.isfinite(self.high) and self.low > 0.0
+        return bool(np.isfinite(self.high)) and self.low > 0.0
 
 
 @dataclass(frozen=True)
