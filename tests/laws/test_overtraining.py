@@ -162,7 +162,11 @@ def test_an_average_serves_by_the_same_losses_as_it_foretells(averaged: Law) -> 
 
 def test_the_margins_of_an_average_are_those_of_its_losses(averaged: Law) -> None:
     found = marginal(averaged, 1e9, 2e10)
-    more = loss_at(averaged, 1.01e9, 2e10)
-    assert found.per_percent_params == pytest.approx(found.loss - more, rel=0.02)
+    doubled = loss_at(averaged, 2e9, 2e10)
+    assert found.per_doubling_params == pytest.approx(found.loss - doubled)
+    planted = Plain("chinchilla", {"E": 1.7, "A": 400.0, "B": 410.0, "a": 0.34, "b": 0.28})
+    truth = marginal(planted, 1e9, 2e10)
+    assert found.per_percent_params == pytest.approx(truth.per_percent_params, rel=0.1)
+    assert found.per_percent_tokens == pytest.approx(truth.per_percent_tokens, rel=0.1)
     with pytest.raises(TableError, match="floor is 1"):
         best_for_serving(averaged, 0.5, 1e12)

@@ -23,8 +23,9 @@ FLOPS_PER_SERVED = 2.0
 SURFACES = (AUTO, "chinchilla", "gamma", "kaplan-nd", "surface")
 ENDLESS = 1e60
 """Parameters or tokens at which their term of any law has vanished."""
-NUDGE = 1e-3
-"""Difference of a logarithm over which an average is differentiated."""
+NUDGE = 0.05
+"""Difference of a logarithm over which an average is differentiated: over less, its median may pass
+from one law to another of a different slope."""
 STEPS = 80
 """Halvings of an interval in a logarithm: far below any printed digit."""
 
