@@ -142,7 +142,7 @@ def _rows(made: Plan) -> list[tuple[str, str]]:
 
 def _loss(made: Plan) -> str:
     if made.loss is None:
-        return f"{made.law} has no formula for it"
+        return "not foretold (see the last lines)"
     return (
         f"{made.loss.value:.3f}, with {100 * made.level:g} % probability between "
         f"{made.loss.low:.3f} and {made.loss.high:.3f}"

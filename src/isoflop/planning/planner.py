@@ -21,6 +21,7 @@ from isoflop.planning.memory import USABLE
 from isoflop.planning.planned import Checkpoints, Plan, Range
 from isoflop.planning.rates import DECAY_SHARE, schedule
 from isoflop.planning.rungs import FirstLadder, first_ladder
+from isoflop.planning.shape import counted
 from isoflop.planning.site import (
     DEFAULT_GPU,
     Design,
@@ -259,11 +260,17 @@ def _plan(
     level: float,
     notes: list[str],
 ) -> Plan:
-    best, site = chosen.choice.best, chosen.site
+    taken, site = chosen.choice.best, chosen.site
     steps = tokens // chosen.batch_tokens
     value = chosen.seconds(tokens)
     factor = spread(site.devices, site.gpu)
-    promise = law.loss(chosen.law_params, tokens, level)
+    promise = law.loss(counted(chosen.config, law.loss_count), tokens, level)
+    if promise is None:
+        best, _ = law.optimal(FLOPS_PER_PARAMETER_TOKEN * chosen.law_params * tokens)
+        notes.append(
+            f"no loss is promised: {law.name} knows runs of about the best size only, and this one "
+            f"has {chosen.law_params / best:.2g} times it"
+        )
     flops = FLOPS_PER_PARAMETER_TOKEN * chosen.law_params * tokens
     ladder = None
     if not law.own:
@@ -283,11 +290,11 @@ def _plan(
         level=level,
         tasks=_scores(tasks, promise, notes),
         devices=site,
-        layout=best.layout,
-        memory_bytes=best.memory,
+        layout=taken.layout,
+        memory_bytes=taken.memory,
         seconds=Range(value, value / factor, value * factor),
-        tokens_per_second=best.tokens_per_second,
-        mfu=best.mfu,
+        tokens_per_second=taken.tokens_per_second,
+        mfu=taken.mfu,
         cost=run_cost(site.gpu, site.devices * value / 3600, price),
         ladder=ladder,
         checkpoints=_checkpoints(chosen, tokens),
