@@ -263,7 +263,7 @@ def _plan(
     taken, site = chosen.choice.best, chosen.site
     steps = tokens // chosen.batch_tokens
     value = chosen.seconds(tokens)
-    factor = spread(site.devices, site.gpu)
+    faster, slower = spread(site.devices, site.gpu)
     promise = law.loss(counted(chosen.config, law.loss_count), tokens, level)
     if promise is None:
         best, _ = law.optimal(FLOPS_PER_PARAMETER_TOKEN * chosen.law_params * tokens)
@@ -292,7 +292,7 @@ def _plan(
         devices=site,
         layout=taken.layout,
         memory_bytes=taken.memory,
-        seconds=Range(value, value / factor, value * factor),
+        seconds=Range(value, value / faster, value * slower),
         tokens_per_second=taken.tokens_per_second,
         mfu=taken.mfu,
         cost=run_cost(site.gpu, site.devices * value / 3600, price),
