@@ -180,3 +180,19 @@ def test_the_best_size_is_said_with_its_ends_where_the_law_knows_them() -> None:
         "with 90 % probability the best lies at 1e+09 to 4e+09 parameters on 5e+10 to 2e+11" in said
     )
     assert "this law does not know" in optimal_answer(law, plain)[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "laws predict runs.csv --params 1e9 --tokens 1e10",
+        "laws what-if runs.csv --flops 1e21",
+        "plan --flops 1e21 --law runs.csv",
+        "plan --flops 1e21 --tasks runs.csv",
+    ],
+)
+def test_a_table_given_for_a_law_is_told_how_to_become_one(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert "isoflop laws fit runs.csv -o law.json" in capsys.readouterr().err

@@ -236,3 +236,16 @@ def test_a_law_that_only_divides_says_whose_loss_it_takes() -> None:
     made = plan(flops=1e21, gpus=8, law="deepseek")
     assert made.loss is not None
     assert any("the loss is that of besiroglu" in said for said in made.assumptions)
+
+
+@pytest.mark.parametrize("what", ["tasks", "hyperparameters"])
+def test_a_law_of_another_form_is_refused_where_scores_or_rates_are_asked(
+    what: str, tmp_path: Path
+) -> None:
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4)))
+    path = tmp_path / "law.json"
+    noise = np.exp(1e-3 * np.random.default_rng(0).standard_normal(n.size))
+    table = RunTable.from_arrays(n, d, (1.7 + 400 * n**-0.34 + 410 * d**-0.28) * noise)
+    fit(table, bootstrap=100).save(path)
+    with pytest.raises(RecipeError, match="a law of the form chinchilla"):
+        plan(flops=1e21, gpus=8, **{what: [path] if what == "tasks" else path})

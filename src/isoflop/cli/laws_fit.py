@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from isoflop.cli.arguments import Arguments
+from isoflop.cli.laws_open import open_law
 from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.core.console import print_result, warn
 from isoflop.core.errors import RecipeError
@@ -130,12 +131,11 @@ def _drawn(law: AnyLaw, table: AnyTable) -> str:
 
 def _base(given: str) -> Any:
     """A law to hold fixed; of a published one its parameters."""
-    from isoflop.laws.load import find_law
     from isoflop.laws.overtraining import SURFACES
     from isoflop.laws.predict import AUTO
     from isoflop.laws.published import PublishedLaw
 
-    law = find_law(given)
+    law = open_law(given)
     if law.form == AUTO or law.form not in SURFACES:
         raise RecipeError(
             f"a law of the form {law.form} is no one surface of fresh data",

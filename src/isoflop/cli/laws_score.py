@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from isoflop.cli.arguments import Arguments
+from isoflop.cli.arguments import Arguments, MaybeAmount
 from isoflop.cli.laws_fit import Objective, Runs, read_runs
 from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.core.console import print_result
@@ -65,11 +65,11 @@ class NextArguments(Arguments):
 
     runs: Positional[Runs]
     """Run tables (CSV, JSONL, Parquet with columns params, tokens, loss) or ladder directories."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters of the run to foretell; ten times the largest run's compute if omitted."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Its tokens."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """The most that a new run may cost; the largest run's compute if omitted."""
     count: int = 1
     """How many new runs."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from isoflop.cli.arguments import Arguments
+from isoflop.cli.arguments import Arguments, MaybeAmount
 from isoflop.cli.laws_fit import parse_pairs
+from isoflop.cli.laws_open import open_law
 from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.cli.laws_words import (
     Answer,
@@ -53,13 +54,13 @@ class PredictArguments(Arguments):
 
     law: Positional[Law]
     """The law.json that `isoflop laws fit` wrote, or the name of a published law."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters, counted as in the table of the law (ours: without input embeddings)."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Training tokens."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """Training FLOPs, 6 x params x tokens."""
-    unique_tokens: float | None = None
+    unique_tokens: MaybeAmount = None
     """Tokens of the corpus, where the training repeats it."""
     experts: float | None = None
     """Experts of a layer; 1 is dense."""
@@ -95,7 +96,7 @@ class OptimalArguments(Arguments):
 
     law: Positional[Law]
     """The law.json that `isoflop laws fit` wrote, or the name of a published law."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """Training FLOPs, 6 x params x tokens (precision: x bits / 16)."""
     experts: float | None = None
     """experts: how many in a layer; 1 if omitted."""
@@ -170,9 +171,7 @@ def _drawn(law: Any, given: dict[str, Any]) -> str:
 
 def _open(given: str, word: str) -> Any:
     """The law; of those that the literature knows for the learning rate alone, that one."""
-    from isoflop.laws.load import find_law
-
-    law = find_law(given)
+    law = open_law(given)
     if word == "predict" and law.form in ("allocation", "hyperparameters"):
         from isoflop.laws import hyperparameters
 

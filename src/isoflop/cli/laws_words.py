@@ -174,7 +174,8 @@ def choice_answer(found: HyperparameterPrediction) -> Answer:
             f"{found.carried_loss_percent:.2g} % of the loss"
         )
     document = found.to_dict()
-    lines.append(_beyond(document.get("extrapolation", {})))
+    if "extrapolation" in document:
+        lines.append(_beyond(document["extrapolation"]))
     return document, "\n".join(lines)
 
 

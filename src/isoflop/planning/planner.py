@@ -313,13 +313,19 @@ def _scores(
     scores: dict[str, Range] = {}
     if promise is None or not paths:
         return scores
-    from isoflop.core.artifact import read_json
-    from isoflop.laws.tasks import from_document
+    from isoflop.laws.load import load_law
+    from isoflop.laws.tasks import TaskLaw
 
     reach = NormalDist().inv_cdf(0.5 + promise.level / 2)
     stderr = (promise.high - promise.low) / (2 * reach)
     for path in paths:
-        law = from_document(read_json(path))
+        law = load_law(path)
+        if not isinstance(law, TaskLaw):
+            raise RecipeError(
+                f"a law of the form {law.form} foretells no task score",
+                where=str(path),
+                fix="Give laws of the form loss-to-task: isoflop laws fit --form loss-to-task",
+            )
         if not law.supported:
             notes.append(f"no score for {path.stem}: {law.verdict}")
             continue
