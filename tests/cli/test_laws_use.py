@@ -11,9 +11,11 @@ import pytest
 
 from isoflop.cli.laws_fit import Form
 from isoflop.cli.laws_use import OPTIMA, PREDICTIONS
+from isoflop.cli.laws_words import optimal_answer
 from isoflop.cli.main import main
 from isoflop.laws import published_law
 from isoflop.laws.mixture import fit_mixture
+from isoflop.laws.predict import Optimal
 from isoflop.laws.published import FORMULAS
 
 
@@ -159,3 +161,38 @@ def test_what_a_law_cannot_be_asked_is_refused_in_one_paragraph(
 
 def test_a_name_is_found_whatever_its_case() -> None:
     assert published_law("Besiroglu").name == "besiroglu"
+
+
+class _Divided(Optimal):
+    """A division that knows how far off it may be."""
+
+    def to_dict(self) -> dict[str, Any]:
+        ends = {"params_low": 1e9, "params_high": 4e9, "tokens_low": 5e10, "tokens_high": 2e11}
+        return {**super().to_dict(), **ends}
+
+
+def test_the_best_size_is_said_with_its_ends_where_the_law_knows_them() -> None:
+    law = published_law("hoffmann-3")
+    plain = law.optimal(1.2e21)
+    known = _Divided(2e9, 1e11, 1.2e21, plain.loss, plain.exponents)
+    _, said = optimal_answer(law, known)
+    assert (
+        "with 90 % probability the best lies at 1e+09 to 4e+09 parameters on 5e+10 to 2e+11" in said
+    )
+    assert "this law does not know" in optimal_answer(law, plain)[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "laws predict runs.csv --params 1e9 --tokens 1e10",
+        "laws what-if runs.csv --flops 1e21",
+        "plan --flops 1e21 --law runs.csv",
+        "plan --flops 1e21 --tasks runs.csv",
+    ],
+)
+def test_a_table_given_for_a_law_is_told_how_to_become_one(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert "isoflop laws fit runs.csv -o law.json" in capsys.readouterr().err

@@ -80,7 +80,20 @@ def optimal_answer(law: Any, best: Optimal) -> Answer:
     given = {"params": best.params, "tokens": best.tokens}
     document = best.to_dict()
     document["loss"], said = prediction_answer(law, best.loss, given)
-    return document, _division(best.params, best.tokens, best.flops, best.exponents, said)
+    text = _division(best.params, best.tokens, best.flops, best.exponents, said)
+    return document, _with_ends(text, document, best.loss.level)
+
+
+def _with_ends(text: str, document: Mapping[str, Any], level: float) -> str:
+    """The division with where the best size and horizon lie, after its first line."""
+    names = ("params_low", "params_high", "tokens_low", "tokens_high")
+    ends = [end for name in names if (end := document.get(name)) is not None]
+    first, rest = text.split("\n", 1)
+    if len(ends) < len(names):
+        return f"{first}\nhow far off that may be, this law does not know\n{rest}"
+    size, data = (f"{ends[i]:.3g} to {ends[i + 1]:.3g}" for i in (0, 2))
+    said = f"with {100 * level:g} % probability the best lies at {size} parameters on {data} tokens"
+    return f"{first}\n{said}\n{rest}"
 
 
 def allocation_answer(law: Any, best: Allocation, flops: float) -> Answer:
@@ -160,7 +173,10 @@ def choice_answer(found: HyperparameterPrediction) -> Answer:
             "keeping the optimum of the table's largest setting would cost "
             f"{found.carried_loss_percent:.2g} % of the loss"
         )
-    return found.to_dict(), "\n".join(lines)
+    document = found.to_dict()
+    if "extrapolation" in document:
+        lines.append(_beyond(document["extrapolation"]))
+    return document, "\n".join(lines)
 
 
 def _choice(name: str, choice: Choice, digits: str) -> str:
