@@ -16,7 +16,8 @@ from isoflop.models.accounting import (
     kv_bytes_per_token,
     memory_bytes,
 )
-from isoflop.models.decoder import Decoder, KVCache
+from isoflop.models.decoder import Decoder
+from isoflop.models.layers import KVCache
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS

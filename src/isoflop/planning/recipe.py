@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from isoflop.core.errors import RecipeError
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.recipe import (
     DataConfig,
-    ModelConfig,
     OptimizerConfig,
     TrainConfig,
     TrainRecipe,
