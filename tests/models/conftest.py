@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -43,7 +43,8 @@ FORMS = {
     },
     "Llama": {**LLAMA, "n_kv_heads": 2, "tie_embeddings": False},
     "Llama 3.1": {
-        **LLAMA, "n_kv_heads": 2, "rope_theta": 500.0, "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 32),
+        **LLAMA, "n_kv_heads": 2, "rope_theta": 500.0,
+        "rope_scaling": RopeScaling(8.0, 1.0, 4.0, 32),
     },
     "Qwen2": {**LLAMA, "qkv_bias": True, "n_kv_heads": 2},
     "Mistral": {**LLAMA, "n_kv_heads": 2, "window": 6, "tie_embeddings": False},
@@ -155,7 +156,7 @@ def t5_of() -> Callable[..., AnyModel]:
 
 
 @pytest.fixture
-def theirs_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AnyModel], nn.Module]]:
+def theirs_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[AnyModel], nn.Module]:
     """`theirs_of(model)`: the same weights in transformers' class, computing in float64.
 
     Their norms, shares and angles are rounded to float32 whatever the weights are; for a
@@ -186,7 +187,9 @@ def theirs_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AnyModel], 
         stored = {
             key: tensor.detach()
             for link in links(config, name)
-            for key, tensor in zip(link.theirs, link.store([own[n] for n in link.ours]), strict=True)
+            for key, tensor in zip(
+                link.theirs, link.store([own[n] for n in link.ours]), strict=True
+            )
         }
         if isinstance(config, EncoderDecoderConfig) and not config.tie_embeddings:
             theirs.lm_head.weight = nn.Parameter(torch.empty_like(theirs.lm_head.weight))
@@ -201,7 +204,7 @@ def theirs_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[AnyModel], 
                 monkeypatch.setattr(type(module), "forward", _angles(config))
         return theirs.double().eval()
 
-    yield build
+    return build
 
 
 def _fill(theirs: nn.Module, stored: dict[str, torch.Tensor]) -> None:

@@ -53,9 +53,7 @@ class _Definition:
 
     def attention(self, name: str, x: np.ndarray) -> np.ndarray:
         heads, width = self.c.n_heads, self.c.head_dim
-        q, k, v = (
-            self.linear(f"{name}.{p}_proj", x).reshape(len(x), heads, width) for p in "qkv"
-        )
+        q, k, v = (self.linear(f"{name}.{p}_proj", x).reshape(len(x), heads, width) for p in "qkv")
         mixed = np.zeros((len(x), heads, width))
         for head in range(heads):
             slope = 2 ** (-8 * (head + 1) / heads)

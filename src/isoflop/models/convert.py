@@ -29,7 +29,6 @@ from isoflop.core.artifact import (
 )
 from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
-from isoflop.models.accounting import count_parameters
 from isoflop.models.build import AnyModel, build_model
 from isoflop.models.config import EncoderConfig
 from isoflop.models.decoder import Decoder
@@ -44,8 +43,6 @@ TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "chat_template.jinja")
 FAST = "PreTrainedTokenizerFast"
 """The class of transformers that reads `tokenizer.json` and nothing else."""
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-MOST_PARAMETERS = 1 << 50
-"""A config that asks for more is damaged; its shapes would overflow."""
 
 
 def save_model(
@@ -111,8 +108,6 @@ def load_model(directory: Path, *, keep_dtype: bool = False) -> AnyModel:
         read_manifest(directory, "model", verify=True)
     raw = read_json(directory / CONFIG)
     config = model_config(raw, str(directory / CONFIG))
-    if count_parameters(config).params_total > MOST_PARAMETERS:
-        raise ArtifactError("its sizes are impossible", where=str(directory / CONFIG))
     with ExitStack() as opened:
         stored = open_weights(directory, raw["architectures"][0], opened)
         if isinstance(config, EncoderConfig):  # BERT is published under either name

@@ -50,7 +50,7 @@ class _Kept:
     """Numbers kept for the backward pass: for each token, and besides."""
 
     per_token: float
-    fixed: float
+    fixed: float = 0.0
 
 
 def memory_bytes(
@@ -91,6 +91,7 @@ def memory_bytes(
 def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     heads, width = config.n_heads + config.n_kv_heads, config.d_model
+    fixed: float = 0.0
     short = FEWEST_FUSED <= seq_len <= LONGEST_FUSED
     biased = config.positions in ("alibi", "relative") or (config.window or seq_len) < seq_len
     fused_norm = width + 1  # the input normalised, and a scale per row
@@ -109,21 +110,24 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
             + config.n_heads * _keys_per_query(seq_len)  # shares of attention
         )  # fmt: skip
         # The weights of queries, keys and values side by side, and the gains of their norms.
-        fixed = float(config.n_layers * (width * (query + 2 * key) + heads * config.head_dim))
+        fixed = config.n_layers * (width * (query + 2 * key) + heads * config.head_dim)
     else:
         norms = norm
         attention = (
             (query + key) + key  # rotated or projected, and values
-            + 2 * query + config.n_heads  # mixed, as heads and side by side; log-sum-exp
+            + query + config.n_heads  # mixed, and log-sum-exp
         )  # fmt: skip
+        if config.positions == "rotary":
+            attention += query  # rotated heads come out apart, and are copied side by side
         if config.qk_norm:
             attention += 2 * (query + key) + heads  # projected, normalised, and scales
-        fixed = float(tokens * seq_len)  # the document mask
+        fixed = tokens * seq_len  # the document mask
         if config.positions == "alibi":
             fixed *= config.n_heads
         if config.positions == "relative":
-            # Shares, scores with distances and the mask's sum, of every layer.
-            attention += config.n_heads * 2 * seq_len + query
+            # Queries with either bias, scores with distances and shares; where distances lie.
+            attention += 2 * query + config.n_heads * (2 * seq_len - 1)
+            fixed += 2 * seq_len * seq_len
     feed_forward = _inner(config.activation) * config.d_ff
     if config.experts is not None:
         feed_forward, norms = _experts(config.experts, width), norms + norm
@@ -159,20 +163,22 @@ def _experts(experts: ExpertsConfig, width: int) -> float:
 def _encoder(config: EncoderConfig, tokens: int, seq_len: int) -> _Kept:
     width = config.d_model
     # A norm keeps its input, mean and scale; what it puts out, the projections keep.
-    layer = 2 * (2 * width + 2) + 5 * width + config.n_heads + 2 * config.d_ff
-    embeddings = 2 * width + 2
+    layer = 2 * (2 * width + 2) + 4 * width + config.n_heads + 2 * config.d_ff
+    embeddings = width + 2  # as above, less what the last norm puts out
     return _Kept(config.n_layers * layer + embeddings, tokens * seq_len)
 
 
 def _encoder_decoder(config: EncoderDecoderConfig, tokens: int, seq_len: int) -> _Kept:
     width, heads = config.d_model, config.n_heads * config.head_dim
-    norm, shares = 3 * width + 1, config.n_heads * seq_len
-    # A learned bias has a gradient, for which attention keeps its shares.
-    biased, cross = 5 * heads + shares, 5 * heads + config.n_heads
+    norm = 3 * width + 1
+    # Queries, keys, values and the mixed; a learned bias has a gradient, for which the shares are
+    # kept, without one their log-sum-exp.
+    biased, cross = 4 * heads + config.n_heads * seq_len, 4 * heads + config.n_heads
     inner = _inner(config.activation) * config.d_ff
     encoder = config.n_layers * (2 * norm + biased + inner) + norm
-    decoder = config.n_decoder_layers * (3 * norm + biased + cross + inner) + norm
-    return _Kept(encoder + decoder, 3 * config.n_heads * seq_len * seq_len)
+    decoder = config.n_decoder_layers * (3 * norm + biased + cross + inner) + norm - width
+    # Masks of documents, one in numbers and one in bytes, and the buckets of distances.
+    return _Kept(encoder + decoder, tokens * seq_len * 1.25 + 4.25 * seq_len * seq_len)
 
 
 def _keys_per_query(seq_len: int) -> float:

@@ -163,10 +163,10 @@ _ALL = [
         _LLAMA_1,
     ),
     Preset("llama-65b", "llama", _llama(8192, 80, 64, 22_016, 2048), "65.2B", _LLAMA_1),
-    Preset("llama-2-7b", "llama", _llama(4096, 32, 32, 11_008, 4096), "6.7B", _LLAMA_2),
-    Preset("llama-2-13b", "llama", _llama(5120, 40, 40, 13_824, 4096), "13.0B", _LLAMA_2),
+    Preset("llama-2-7b", "llama", _llama(4096, 32, 32, 11_008, 4096), "7B", _LLAMA_2),
+    Preset("llama-2-13b", "llama", _llama(5120, 40, 40, 13_824, 4096), "13B", _LLAMA_2),
     Preset(
-        "llama-2-70b", "llama", _llama(8192, 80, 64, 28_672, 4096, n_kv_heads=8), "69.0B",
+        "llama-2-70b", "llama", _llama(8192, 80, 64, 28_672, 4096, n_kv_heads=8), "70B",
         _LLAMA_2,
     ),
     Preset(

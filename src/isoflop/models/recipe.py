@@ -130,7 +130,13 @@ class ModelConfig:
             architecture = self.resolved_architecture
         except RecipeError as error:
             return [f"model.preset: {error.what}" + (f" ({error.fix})" if error.fix else "")]
-        return [*self._impossible(), *self._unfit(architecture)]
+        found = [*self._impossible(), *self._unfit(architecture)]
+        if not found:
+            try:  # what only shows in the whole shape
+                self.config(vocab_size=1, max_seq_len=1)
+            except RecipeError as error:
+                found.append(f"model: {error.what}")
+        return found
 
     def _impossible(self) -> Iterator[str]:
         for name in (*_SIZES, "n_decoder_layers", "n_kv_heads", "window", *_EXPERTS[:3]):
@@ -208,6 +214,8 @@ class ModelConfig:
             sizes["n_kv_heads"] = self.n_kv_heads or math.gcd(keys, sizes["n_heads"])
             if self._has_experts(architecture):
                 sizes["experts"] = self._experts(base, sizes["d_ff"], width)
+                if architecture == "llama":  # Mixtral's one width is that of its experts
+                    sizes["d_ff"] = sizes["experts"].d_expert
         return sizes
 
     def _inner_width(self, width: int, base: AnyConfig | None) -> int:

@@ -19,11 +19,14 @@ from torch import Tensor
 
 from isoflop.core.artifact import read_json
 from isoflop.core.errors import ArtifactError
+from isoflop.models.accounting import count_parameters
 from isoflop.models.build import build_model
 from isoflop.models.config import AnyConfig, DecoderConfig, EncoderDecoderConfig
 from isoflop.models.hugging_face_tensors import IGNORED, Link, aliases, canonical_name, links
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+MOST_PARAMETERS = 1 << 50
+"""A config that asks for more is damaged; its shapes would overflow."""
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -89,6 +92,8 @@ def check(stored: StoredWeights, config: AnyConfig, architecture: str) -> list[L
     names = {n for n in stored.files if not any(re.fullmatch(p, n) for p in IGNORED)}
     # Counted first, so that a damaged config cannot have a billion layers built below.
     _check_depth(names, config, where)
+    if count_parameters(config).params_total > MOST_PARAMETERS:
+        raise ArtifactError(f"the sizes in {CONFIG} are impossible", where=where)
     for again, name in also.items():
         if again in names and name in names and not _same(stored, again, name):
             raise ArtifactError(
