@@ -155,7 +155,8 @@ def test_names_and_constants_of_old_versions_are_understood(tmp_path):
     save_file(weights, tmp_path / "theirs" / "model.safetensors")
     ids = torch.arange(20)[None]
     with torch.no_grad():
-        found = import_model(tmp_path / "theirs", tmp_path / "ours")(ids)
+        import_model(tmp_path / "theirs", tmp_path / "ours")
+        found = load_model(tmp_path / "ours")(ids)
         torch.testing.assert_close(found, theirs(ids).logits, atol=1e-5, rtol=0)
 
 

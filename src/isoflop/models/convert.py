@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from isoflop.core.artifact import (
 )
 from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
+from isoflop.models.accounting import count_parameters
 from isoflop.models.build import AnyModel, build_model
 from isoflop.models.config import EncoderConfig
 from isoflop.models.decoder import Decoder
@@ -138,7 +139,19 @@ def _filled(model: AnyModel, tensors: Mapping[str, Tensor]) -> AnyModel:
 # --- another tool's directories ------------------------------------------------------------
 
 
-def import_model(source: Path, out: Path) -> AnyModel:
+@dataclass(frozen=True)
+class ModelSummary:
+    """What a directory holds."""
+
+    architecture: str
+    """The class of transformers."""
+    params_total: int
+    dtype: str
+    tokenizer: bool
+    """Whether a tokenizer is with it."""
+
+
+def import_model(source: Path, out: Path) -> ModelSummary:
     """Read a directory of transformers and write it as a model of ours, tensors bit by bit.
 
     Its tokenizer goes along where there is a `tokenizer.json`; code of its own does not.
@@ -154,17 +167,21 @@ def import_model(source: Path, out: Path) -> AnyModel:
         _eos_id(tokenizer, model.config.vocab_size)
     weights = [path for path in (source / WEIGHTS, source / INDEX) if path.exists()]
     _write(model, out, tokenizer, special, [source / CONFIG, *weights[:1]], None)
-    return model
+    return ModelSummary(
+        architecture=architecture_of(model.config),
+        params_total=count_parameters(model.config).params_total,
+        dtype=str(model.embed_tokens.weight.dtype).removeprefix("torch."),
+        tokenizer=tokenizer is not None,
+    )
 
 
-def export_model(source: Path, out: Path) -> AnyModel:
+def export_model(source: Path, out: Path) -> ModelSummary:
     """Write a model of ours as a directory that transformers opens, tensors bit by bit.
 
     Raises:
         ArtifactError: As `load_model` and `save_model`, or transformers has no class for it.
     """
-    model = load_model(source, keep_dtype=True)
-    if architecture_of(model.config) == OWN:
+    if architecture_of(model_config(read_json(source / CONFIG), str(source / CONFIG))) == OWN:
         raise ArtifactError(
             "transformers has no class for a decoder of this form",
             where=str(source),

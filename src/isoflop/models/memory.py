@@ -50,7 +50,7 @@ class _Kept:
     """Numbers kept for the backward pass: for each token, and besides."""
 
     per_token: float
-    fixed: float = 0.0
+    fixed: float
 
 
 def memory_bytes(
@@ -91,7 +91,7 @@ def memory_bytes(
 def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     heads, width = config.n_heads + config.n_kv_heads, config.d_model
-    fixed: float = 0.0
+    fixed: float
     short = FEWEST_FUSED <= seq_len <= LONGEST_FUSED
     biased = config.positions in ("alibi", "relative") or (config.window or seq_len) < seq_len
     fused_norm = width + 1  # the input normalised, and a scale per row
@@ -128,7 +128,7 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
             # Queries with either bias, scores with distances and shares; where distances lie.
             attention += 2 * query + config.n_heads * (2 * seq_len - 1)
             fixed += 2 * seq_len * seq_len
-    feed_forward = _inner(config.activation) * config.d_ff
+    feed_forward: float = _inner(config.activation) * config.d_ff
     if config.experts is not None:
         feed_forward, norms = _experts(config.experts, width), norms + norm
     elif (

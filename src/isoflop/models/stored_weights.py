@@ -124,15 +124,16 @@ def _check_depth(names: set[str], config: AnyConfig, where: str) -> None:
         match = re.match(r"(.*?)\.?(?:layers|h|layer|block)\.(\d+)\.", name)
         if match:
             found.setdefault(match[1], set()).add(match[2])
-    asked = config.n_layers
-    for stack, layers in found.items():
-        if isinstance(config, EncoderDecoderConfig) and stack == "decoder":
-            asked = config.n_decoder_layers
-        if len(layers) != asked:
-            said = f"it holds {len(layers)} layers, but {CONFIG} says {asked}"
+    stacks = {"model": config.n_layers}
+    if isinstance(config, EncoderDecoderConfig):
+        stacks = {"encoder": config.n_layers, "decoder": config.n_decoder_layers}
+    elif found:
+        stacks = dict.fromkeys(found, config.n_layers)
+    for stack, asked in stacks.items():
+        held = len(found.get(stack, ()))
+        if held != asked:
+            said = f"it holds {held} layers, but {CONFIG} says {asked}"
             raise ArtifactError(said, where=where)
-    if not found:
-        raise ArtifactError(f"it holds 0 layers, but {CONFIG} says {asked}", where=where)
     if isinstance(config, DecoderConfig) and config.experts is not None:
         matches = (re.search(r"\.experts\.(\d+)\.", name) for name in names)
         experts = {match[1] for match in matches if match}
