@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +108,14 @@ def test_the_whole_module_has_the_count_of_the_formula(name):
 def test_an_unknown_name_is_told_with_the_nearest():
     with pytest.raises(RecipeError, match=r"no model preset 'gpt2-xxl'.*Did you mean gpt2-xl\?"):
         preset("gpt2-xxl")
+
+
+@pytest.mark.parametrize("page", ["reference.md", "reference.zh.md"])
+def test_the_table_of_the_manual_is_that_of_the_presets(page):
+    text = (Path(__file__).resolve().parents[2] / "docs" / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| ([\d.]+[MB]) \| ([\d,]+) \| (\S+) % \|", text, re.MULTILINE)
+    assert [row[0] for row in rows] == list(PRESETS)
+    for name, published, ours, difference in rows:
+        count = count_parameters(PRESETS[name].config).params_total
+        assert (published, ours) == (PRESETS[name].published, f"{count:,}")
+        assert difference == f"{(count / _number(published)[0] - 1) * 100:+.1f}"
