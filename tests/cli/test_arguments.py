@@ -154,6 +154,6 @@ def test_a_wrong_value_is_named_without_the_parsers_own_types() -> None:
         (["--share", "x"], "cannot be 'x'"),
     ):
         with pytest.raises(RecipeError) as caught:
-            parse_arguments(Amounts, [flag, "x"], "test")
+            parse_arguments(Amounts, words, "test")
         assert said in caught.value.what
         assert "None" not in caught.value.what

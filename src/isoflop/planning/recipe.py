@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from isoflop.core.errors import RecipeError
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.optimizer_recipe import OptimizerConfig
-from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig, TrainRecipe
+from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 
 SEED_STEP = 1000
 """Between the seeds of two trunks of a size, so that neighbouring ladders share none."""

@@ -29,6 +29,7 @@ from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
+from isoflop.models.moe import count_assigned, expert_use
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
@@ -175,15 +176,19 @@ def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenB
 
 
 def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
-    """Loss in nats per token and in bits per byte of text, whole and by kind of document."""
+    """Loss in nats per token and in bits per byte of text, whole and by kind of document; for a
+    mixture of experts also how evenly they were used (`models.moe.ExpertUse`)."""
     loss_sum, kinds = 0.0, len(windows.kinds)
     by_kind = np.zeros(kinds)
+    assigned: list[torch.Tensor] = []
     for start in range(0, len(windows.ids_BT), EVAL_ROWS):
         rows = slice(start, start + EVAL_ROWS)
         batch = _token_batch(windows, rows)
-        logits = model(batch.ids_BT, batch.document_BT).flatten(0, 1)
+        x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
+        if routing:
+            assigned.append(count_assigned(routing))
         losses = torch.nn.functional.cross_entropy(
-            logits, batch.labels_BT.flatten(), reduction="none"
+            model.lm_head(x_BTD).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
         ).double()
         loss_sum += losses.sum().item()
         order = _whole_documents_first(windows, rows)
@@ -197,6 +202,9 @@ def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
         n_bytes = windows.text_bytes_by_kind[name]
         if n_bytes:
             scores[f"bits_per_byte_{name}"] = by_kind[index] / math.log(2) / n_bytes
+    if assigned:
+        use = expert_use(torch.stack(assigned).sum(0))
+        scores |= {f"experts_{name}": value for name, value in vars(use).items()}
     return scores
 
 

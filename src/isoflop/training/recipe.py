@@ -5,14 +5,14 @@ The attribute docstrings are the command line's help.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
-from isoflop.models.config import DecoderConfig
+from isoflop.models.config import DECODER_FORMS
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.batch_ramp import BatchRamp
 from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
@@ -28,43 +28,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The shape of the model; what is left out follows from `d_model`."""
-
-    d_model: int = 128
-    """Width of the residual stream; a multiple of 32."""
-    n_layers: int = 4
-    """Number of blocks."""
-    head_dim: int = 32
-    """Width of one attention head."""
-    n_heads: int | None = None
-    """Query heads; d_model / head_dim when not given."""
-    n_kv_heads: int | None = None
-    """Key–value heads; as many as query heads when not given."""
-    d_ff: int | None = None
-    """Feed-forward width; 8/3 d_model rounded up to a multiple of 32 when not given."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
-    tie_embeddings: bool = True
-    """Use the embedding matrix as output layer."""
-
-    def decoder_config(self, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The full shape of the decoder, with what was left out filled in."""
-        n_heads = self.n_heads or self.d_model // self.head_dim
-        return DecoderConfig(
-            vocab_size=vocab_size,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=n_heads,
-            n_kv_heads=self.n_kv_heads or n_heads,
-            head_dim=self.head_dim,
-            d_ff=self.d_ff or math.ceil(8 * self.d_model / 3 / 32) * 32,
-            max_seq_len=max_seq_len,
-            rope_theta=self.rope_theta,
-            tie_embeddings=self.tie_embeddings,
-        )
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How long, on which batches, and what is written down."""
@@ -181,14 +144,11 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     found += optimizer_problems(optimizer)
     found += guard_problems(recipe.guard)
     found += forecast_problems(recipe.forecast)
-    if model.d_model < 1 or model.d_model % 32:
-        found.append(f"model.d_model = {model.d_model} is not a multiple of 32")
-    if model.head_dim < 1:
-        found.append(f"model.head_dim = {model.head_dim} must be at least 1")
-    elif model.n_heads is None and model.d_model % model.head_dim:
+    found += model.problems()
+    if model.resolved_architecture not in DECODER_FORMS:
         found.append(
-            f"model.d_model = {model.d_model} is not a multiple of model.head_dim = "
-            f"{model.head_dim}; give model.n_heads"
+            f"model.architecture = {model.resolved_architecture} is no decoder, and next tokens "
+            "are predicted by decoders"
         )
     return found
 
