@@ -149,10 +149,8 @@ class Amounts(Arguments):
 
 def test_a_wrong_value_is_named_without_the_parsers_own_types() -> None:
     assert parse_arguments(Amounts, ["--params", "7B"], "test").params == 7e9
-    for words, said in (
-        (["--params", "x"], "'x' is no number"),
-        (["--share", "x"], "cannot be 'x'"),
-    ):
+    refused = {"--params": "'x' is no number", "--share": "cannot be 'x'"}
+    for flag, said in refused.items():
         with pytest.raises(RecipeError) as caught:
             parse_arguments(Amounts, words, "test")
         assert said in caught.value.what

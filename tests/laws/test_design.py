@@ -98,6 +98,17 @@ def test_25_points_give_the_limits_of_a_dense_scan(parameter: str) -> None:
     )
 
 
+def test_a_limit_close_to_the_best_is_found_though_a_wide_scan_steps_over_it() -> None:
+    path = SHARED / "chinchilla.csv"
+    if not path.is_file():
+        pytest.skip("no shared data")
+    rows = [r for r in csv.DictReader(path.open()) if r["excluded_by_besiroglu"] != "1"]
+    table = RunTable.from_arrays(*([float(r[c]) for r in rows] for c in ("N", "D", "loss")))
+    found = profile(table, "gamma", "E")  # E cannot pass the lowest loss, a fifth above its best
+    assert found.determined
+    assert found.high / found.best < 1.05 > found.best / found.low
+
+
 def test_a_profile_of_few_noisy_runs_is_flatter() -> None:
     few = select(noisy(1e-2), np.arange(0, 49, 4))
     wide, narrow = profile(few, "gamma", "E"), profile(noisy(1e-3), "gamma", "E")

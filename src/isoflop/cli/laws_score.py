@@ -183,7 +183,7 @@ def _advice_text(advice: Advice) -> str:
         f"to foretell {goal['params']:.3g} parameters on {goal['tokens']:.3g} tokens, run",
         *(
             f"  {run.params:.3g} parameters on {run.tokens:.3g} tokens ({run.flops:.2g} FLOPs): "
-            f"takes {100 * run.gain:.0f} % of the forecast's variance away"
+            f"takes {100 * run.gain:.2g} % of the forecast's variance away"
             for run in advice.runs
         ),
         f"verdict on the runs so far: {advice.verdict}",

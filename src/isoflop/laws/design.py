@@ -48,9 +48,9 @@ ROOT_LIMIT = float(np.sqrt(3.84))
 """Root of the drop that bounds 95 % (chi-square with one degree of freedom)."""
 FARTHEST = float(np.log(8.0))
 """Farthest ln of a parameter from its best that is tried."""
-SHOWN = 2.0
-"""Times the distance of the limit that a profile reaches."""
-ZOOMS = 3
+FINE = 4
+"""Values between the best and a limit from which the limit is fine enough."""
+MOST_ZOOMS = 6
 POLISH = 10
 RELEVANCES = (0.0, 8.0, 16.0)
 """Of the worlds in turn (`averaging`): before the runs are made one cannot know how far up the law
@@ -105,8 +105,8 @@ def profile(table: RunTable, form: str, parameter: str, points: int = 25) -> Pro
     Args:
         form: As in `fit`, except `auto`.
         parameter: `E`, the exponent of N or of D on its own axis (`p`, `q`), or `g`.
-        points: Values tried, odd: half of them on either side of the best, up to where the drop
-            is several times its 95 % point, but no further than a factor 8.
+        points: Values tried, odd: half of them on either side of the best, as far as the 95 %
+            limit and some way beyond, but no further than a factor 8.
 
     Raises:
         TableError: The form has no such parameter.
@@ -120,19 +120,25 @@ def profile(table: RunTable, form: str, parameter: str, points: int = 25) -> Pro
             fix=f"Choose one of {', '.join(names)}",
         )
     line = _Line(table, chosen, names[parameter])
+    half = points // 2 + 1
     reach = [FARTHEST, FARTHEST]
-    for _ in range(ZOOMS):
-        half = points // 2 + 1
+    for _ in range(MOST_ZOOMS):
         span = np.append(np.linspace(-reach[0], 0.0, half), np.linspace(0.0, reach[1], half)[1:])
         drop = line.drop(span)
         root = np.sqrt(drop)
-        # Far out the drop is no parabola, so each side shrinks towards where its limit lies.
+        sides = (
+            (-span[half - 1 :: -1], root[half - 1 :: -1]),
+            (span[half - 1 :], root[half - 1 :]),
+        )
+        # Each side shrinks to the first value beyond its limit while that is among the first few.
+        wide = [_first_beyond(root) < FINE for _, root in sides]
+        if not any(wide):
+            break
         reach = [
-            min(reach[side], SHOWN * _crossing(np.abs(span[rows]), root[rows], FARTHEST))
-            for side, rows in enumerate((slice(half - 1, None, -1), slice(half - 1, None)))
+            float(distance[_first_beyond(root)]) if coarse else far
+            for (distance, root), coarse, far in zip(sides, wide, reach, strict=True)
         ]
-    low = _crossing(-span[half - 1 :: -1], root[half - 1 :: -1], np.inf)
-    high = _crossing(span[half - 1 :], root[half - 1 :], np.inf)
+    low, high = (_crossing(*side) for side in sides)
     best = float(np.exp(line.best[line.column]))
     return Profile(
         *(parameter, tuple((best * np.exp(span)).tolist()), tuple(drop.tolist()), best),
@@ -211,15 +217,20 @@ class _Line:
         return start
 
 
-def _crossing(distance: Array, root: Array, otherwise: float) -> float:
-    """Where the root of the drop, over growing distances from the best, first exceeds its limit."""
+def _first_beyond(root: Array) -> int:
+    """The first value whose drop exceeds its limit; past the last where none does."""
     beyond = np.flatnonzero(root > ROOT_LIMIT)
-    if not len(beyond):
-        return otherwise
-    i = int(beyond[0])
-    if i == 0:
-        return float(distance[0])
-    # The root of the drop is nearly straight where the likelihood is nearly normal.
+    return int(beyond[0]) if len(beyond) else len(root)
+
+
+def _crossing(distance: Array, root: Array) -> float:
+    """Distance at which the root of the drop exceeds its limit; infinite where it does not.
+
+    The root is nearly straight where the likelihood is nearly normal.
+    """
+    i = _first_beyond(root)
+    if i == len(root):
+        return np.inf
     part = (ROOT_LIMIT - root[i - 1]) / (root[i] - root[i - 1])
     return float(distance[i - 1] + part * (distance[i] - distance[i - 1]))
 

@@ -28,7 +28,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class TrainConfig:
     """How long, on which batches, and what is written down."""
 
