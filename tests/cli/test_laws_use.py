@@ -39,7 +39,7 @@ def test_a_published_name_stands_where_a_file_may(capsys: pytest.CaptureFixture[
         1.8172 + 482.01 / 7e10**0.3478 + 2085.43 / 1.4e12**0.3658, rel=1e-9
     )
     assert promise["low"] < promise["loss"] < promise["high"]
-    assert "independent" in promise["basis"]
+    assert "correlations" in promise["basis"]
     best = _run(capsys, "optimal", "hoffmann-1", "--flops", "5.76e23")
     assert 60e9 < best["params"] < 75e9
 

@@ -138,7 +138,7 @@ def _base(given: str) -> Any:
     law = open_law(given)
     if law.form == AUTO or law.form not in SURFACES:
         raise RecipeError(
-            f"a law of the form {law.form} is no one surface of fresh data",
+            f"a law of the form {law.form} is no surface of fresh data",
             where="--base",
             fix="Give one of the form chinchilla or gamma, or a published surface",
         )

@@ -117,8 +117,10 @@ def fit(
         verdict="supported",
     )
     law = judge(law, table, point.theta[0], design)
-    # The intervals of every form are those of the widest one, which the beliefs hold together.
-    return _with_effect(law, effect_of_beliefs(table, design, wide)) if priors else law
+    # The additive form knows no beliefs: only its interval, that of the gamma form, rests on them.
+    if not priors or not chosen.free_combination:
+        return law
+    return _with_effect(law, effect_of_beliefs(table, design, chosen))
 
 
 def _with_effect(law: Law, found: Effect) -> Law:
