@@ -54,7 +54,7 @@ def either(request: pytest.FixtureRequest, tokenizer: Tokenizer, unigram: Tokeni
     return tokenizer if request.param == "bpe" else unigram
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=ANY_TEXT)
 def test_any_text_comes_back_unchanged(either: Tokenizer, text: str) -> None:
     ids = either.encode(text)
@@ -137,6 +137,7 @@ def test_a_special_token_cannot_be_reserved_twice_or_empty(
         train(corpus, 400, tmp_path / "t", reserve=names)
 
 
+@settings(deadline=None)
 @given(text=ANY_TEXT)
 def test_ids_equal_those_of_the_hugging_face_library(
     tokenizer: Tokenizer, reference: tokenizers.Tokenizer, text: str
