@@ -51,7 +51,10 @@ class BlockGuard:
         for block in np.unique(blocks[~self._good[blocks]]):
             begin = int(block) * BLOCK_BYTES
             # A view, not a copy: the very bytes that will be read.
-            if zlib.crc32(self._content[begin : begin + BLOCK_BYTES]) != self._checksums[block]:
+            if (
+                zlib.crc32(self._content[begin : begin + BLOCK_BYTES].data)
+                != self._checksums[block]
+            ):
                 end = min(begin + BLOCK_BYTES, self._content.shape[0])
                 raise ArtifactError(
                     f"bytes {begin:,} to {end - 1:,} (offset {begin:#x}) differ from their "

@@ -45,7 +45,8 @@ def permute(
 def round_keys(seed: int, epoch: int) -> tuple[tuple[np.uint64, np.uint64], ...]:
     """(a, b) of every round; a is odd."""
     key = mix(mix(np.array([seed % (1 << 64)], dtype=np.uint64)) ^ np.uint64(epoch))
-    stream = mix(key + np.arange(2 * ROUNDS, dtype=np.uint64))
+    offsets: npt.NDArray[np.uint64] = np.arange(2 * ROUNDS).astype(np.uint64)
+    stream = mix(np.add(key, offsets))
     return tuple(
         (a | np.uint64(1), b) for a, b in zip(stream[:ROUNDS], stream[ROUNDS:], strict=True)
     )

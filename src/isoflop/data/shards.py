@@ -24,7 +24,7 @@ from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine, usable_cores
 from isoflop.data.checksums import BLOCK_BYTES, BlockGuard, block_checksums
 from isoflop.data.corpus import SPLITS, Corpus
-from isoflop.data.tokenizer import Tokenizer, load
+from isoflop.data.tokenizer import Tokenizer, artifact_or_file, load
 
 _VERSION = 2
 
@@ -127,7 +127,7 @@ def tokenize(corpus: Corpus, tokenizer_dir: Path, out: Path, progress: Progress 
             kind="shards",
             config=index,
             machine=machine(),
-            inputs=[corpus.directory, tokenizer_dir],
+            inputs=[corpus.directory, artifact_or_file(tokenizer_dir)],
         )
     progress.finish(", ".join(f"{name}: {s['tokens']:,} tokens" for name, s in splits.items()))
     return open_shards(out)

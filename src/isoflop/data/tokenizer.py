@@ -21,6 +21,7 @@ import tiktoken
 import tokenizers
 
 from isoflop.core.artifact import (
+    MANIFEST,
     build_directory,
     read_json,
     read_manifest,
@@ -199,6 +200,11 @@ def write_tokenizer(
         )
 
 
+def artifact_or_file(directory: Path) -> Path:
+    """What a manifest names as its input: the directory, or the file of a plain copy of it."""
+    return directory if (directory / MANIFEST).exists() else directory / "tokenizer.json"
+
+
 def load(directory: Path) -> Tokenizer:
     """Open a tokenizer directory (one with `tokenizer.json`; a model directory is one too).
 
@@ -207,7 +213,7 @@ def load(directory: Path) -> Tokenizer:
         DataError: It is not byte-level, or lacks `<|endoftext|>`.
     """
     path = directory / "tokenizer.json"
-    if (directory / "manifest.json").exists():
+    if (directory / MANIFEST).exists():
         read_manifest(directory, verify=True)
     raw = read_json(path)
     try:

@@ -19,6 +19,7 @@ from isoflop.core.errors import DataError
 from isoflop.data.corpus import Corpus
 from isoflop.data.tokenizer import (
     Tokenizer,
+    artifact_or_file,
     load,
     pre_tokenizer,
     sample,
@@ -73,9 +74,8 @@ def extend(
     }
     ids |= {token: tokenizer.vocab_size + place for place, token in enumerate(new)}
     config = {"vocab_size": tokenizer.vocab_size + n_added, "model": "bpe", "added": n_added}
-    inputs = [base if (base / "manifest.json").exists() else base / "tokenizer.json"]
     content = bpe_json(ids, tokenizer.special_ids)
-    write_tokenizer(out, content, config, [*inputs, corpus.directory])
+    write_tokenizer(out, content, config, [artifact_or_file(base), corpus.directory])
     progress.finish(f"vocabulary of {tokenizer.vocab_size + n_added:,}")
     return load(out)
 

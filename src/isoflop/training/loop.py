@@ -56,6 +56,8 @@ class Task(Generic[ModelT, BatchT]):
     """Held-out figures of the model."""
     samples: Callable[[ModelT], Sequence[Mapping[str, Any]]]
     """Texts it writes, for people to read."""
+    position: Callable[[int], Mapping[str, float]] = lambda steps: {}
+    """Steps done → what the logs say of where the data stands: shares and epochs of sources."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def run(
                 if state.step % config.log_every == 0 or state.step == config.steps:
                     now = time.perf_counter()
                     speed = (state.step - logged_step) * config.tokens_per_step / (now - logged_at)
-                    log.write("metrics.jsonl", _metrics(state, lr, grad_norm, speed, config))
+                    row = _metrics(state, lr, grad_norm, speed, config)
+                    log.write("metrics.jsonl", {**row, **task.position(state.step)})
                     logged_at, logged_step = now, state.step
                     progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
                     state = replace(state, loss_sum=0.0, loss_count=0)
@@ -240,7 +243,8 @@ def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: 
     position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
     model.eval()
     with torch.no_grad():
-        log.write("evals.jsonl", {**position, **task.evaluate(model), "seconds": state.seconds})
+        scores = {**task.evaluate(model), **task.position(state.step)}
+        log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
         for sample in task.samples(model):
             log.write("samples.jsonl", {**position, **sample})
     model.train()
