@@ -14,7 +14,6 @@ from isoflop.data.mixture import (
     BLOCK_WINDOWS,
     MixtureLoader,
     Source,
-    repeated,
     tempered,
     weights_at,
 )
@@ -123,14 +122,6 @@ def test_realised_counts_are_those_dealt() -> None:
         assert realised["s1"].share == ones / max(1, n)
         assert realised["s1"].epochs == ones / 400
         assert realised["s0"].epochs == (n - ones) / 100
-
-
-def test_sources_repeated_beyond_the_allowed_epochs_are_named() -> None:
-    loader = mixture([0.5, 0.5], 2048, sizes=(50, 5000))
-    (found,) = repeated(loader, tokens_per_window=10, most_epochs=16.4)
-    assert (found.name, found.epochs) == ("s0", 1024 / 50)
-    assert (found.tokens, found.unique_tokens) == (10_240, 500)
-    assert not repeated(loader, 10, most_epochs=21)
 
 
 def test_temperature_flattens() -> None:

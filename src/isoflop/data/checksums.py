@@ -40,12 +40,13 @@ class BlockGuard:
         self._good = np.zeros(checksums.shape[0], dtype=np.bool_)
 
     def check(self, starts: npt.NDArray[np.int64], length: int) -> None:
-        """Check the blocks that hold bytes `starts` to `starts + length - 1`.
+        """Check the blocks that hold bytes `starts` to `starts + length - 1`, up to the end.
 
         Raises:
             ArtifactError: A block differs from its checksum; names the file and the offset.
         """
-        first, last = starts // BLOCK_BYTES, (starts + (length - 1)) // BLOCK_BYTES
+        first = starts // BLOCK_BYTES
+        last = np.minimum((starts + (length - 1)) // BLOCK_BYTES, self._good.shape[0] - 1)
         width = int((last - first).max(initial=0)) + 1
         blocks = np.minimum(first[:, None] + np.arange(width), last[:, None])
         for block in np.unique(blocks[~self._good[blocks]]):

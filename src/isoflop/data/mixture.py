@@ -9,7 +9,7 @@ is nearly as mixed as the whole. Nothing is drawn at random, so that the counts 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -101,13 +101,13 @@ class MixtureLoader(Order):
             here = blocks == block
             sources, indices_of = self._deal(int(block))
             source[here], own_index[here] = sources[places[here]], indices_of[places[here]]
-        parts: list[Windows] = []
-        rows: list[npt.NDArray[np.intp]] = []
-        for number in np.unique(source):
-            mine = np.flatnonzero(source == number)
-            rows.append(mine)
-            parts.append(self.sources[number].order.windows(own_index[mine]))
-        return _in_order(parts, np.argsort(np.concatenate(rows), kind="stable"))
+        rows = [np.flatnonzero(source == number) for number in range(len(self.sources))]
+        parts = [
+            (mine, self.sources[number].order.windows(own_index[mine]))
+            for number, mine in enumerate(rows)
+            if mine.shape[0]
+        ]
+        return parts[0][1] if len(parts) == 1 else _in_order(parts, asked.shape[0])
 
     def realised(self, n_dealt: int) -> dict[str, Realised]:
         """By source, what the first `n_dealt` windows hold."""
@@ -221,36 +221,13 @@ def _check(sources: Sequence[Source]) -> None:
         weights_at(sources, progress)
 
 
-def _in_order(parts: Sequence[Windows], order: npt.NDArray[np.intp]) -> Windows:
-    if len(parts) == 1:
-        return parts[0]
-    return Windows(
-        ids_BT=np.concatenate([part.ids_BT for part in parts])[order],
-        labels_BT=np.concatenate([part.labels_BT for part in parts])[order],
-        document_BT=np.concatenate([part.document_BT for part in parts])[order],
-    )
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """A source that is gone through more often than the caller allows."""
-
-    name: str
-    epochs: float
-    tokens: int
-    """Tokens taken from it in all."""
-    unique_tokens: int
-
-
-def repeated(
-    loader: MixtureLoader, tokens_per_window: int, most_epochs: float
-) -> tuple[Repeated, ...]:
-    """The sources that the whole training repeats beyond `most_epochs`."""
-    found: list[Repeated] = []
-    ends: Mapping[str, Realised] = loader.realised(loader.n_windows)
-    for source in loader.sources:
-        epochs = ends[source.name].epochs
-        if epochs > most_epochs:
-            unique = source.order.n_windows * tokens_per_window
-            found.append(Repeated(source.name, epochs, round(epochs * unique), unique))
-    return tuple(found)
+def _in_order(parts: Sequence[tuple[npt.NDArray[np.intp], Windows]], n_rows: int) -> Windows:
+    """Rows of several sources, each at its place."""
+    length = parts[0][1].ids_BT.shape[1]
+    ids_BT = np.empty((n_rows, length), dtype=np.int64)
+    labels_BT = np.empty((n_rows, length), dtype=np.int64)
+    document_BT = np.empty((n_rows, length), dtype=np.int32)
+    for rows, part in parts:
+        ids_BT[rows], labels_BT[rows] = part.ids_BT, part.labels_BT
+        document_BT[rows] = part.document_BT
+    return Windows(ids_BT, labels_BT, document_BT)

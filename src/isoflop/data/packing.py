@@ -104,26 +104,29 @@ class PackedLoader(Order):
 
 def gather(split: Split, packing: Packing, bins_B: npt.NDArray[np.int64]) -> Windows:
     """The windows of some bins."""
-    shape = (bins_B.shape[0], packing.seq_len)
-    ids_BT = np.full(shape, split.eos_id, dtype=np.int64)
-    labels_BT = np.full(shape, IGNORED, dtype=np.int64)
-    document_BT = np.empty(shape, dtype=np.int32)
-    for row, number in enumerate(bins_B):
-        pieces = range(packing.bin_starts[number], packing.bin_starts[number + 1])
-        at = 0
-        for place, piece in enumerate(pieces):
-            length = int(packing.piece_lengths[piece])
-            start = int(packing.piece_starts[piece])
-            # With the token after it, which a cut document still foretells.
-            known = min(length + 1, split.n_tokens - start)
-            tokens = split.windows(np.array([start]), known)[0].astype(np.int64)
-            ids_BT[row, at : at + length] = tokens[:length]
-            labels_BT[row, at : at + known - 1] = tokens[1:known]
-            document_BT[row, at : at + length] = place
-            at += length
-        document_BT[row, at:] = len(pieces)
+    first, last = packing.bin_starts[bins_B], packing.bin_starts[bins_B + 1]
+    counts = last - first
+    piece = np.repeat(first, counts) + _counting(counts)
+    starts, lengths = packing.piece_starts[piece], packing.piece_lengths[piece]
+    split.check(starts, packing.seq_len + 1)
+    positions = np.repeat(starts, lengths) + _counting(lengths)
+    # The last token of a split ends a document, so what is read for its label is not used.
+    after = np.minimum(positions + 1, split.n_tokens - 1)
+    used_B = np.add.reduceat(lengths, np.cumsum(counts) - counts)
+    held_BT = np.arange(packing.seq_len) < used_B[:, None]
+    ids_BT = np.full(held_BT.shape, split.eos_id, dtype=np.int64)
+    labels_BT = np.full(held_BT.shape, IGNORED, dtype=np.int64)
+    document_BT = np.repeat(counts.astype(np.int32), packing.seq_len).reshape(held_BT.shape)
+    ids_BT[held_BT] = split.tokens[positions]
+    labels_BT[held_BT] = split.tokens[after]
     labels_BT[ids_BT == split.eos_id] = IGNORED
+    document_BT[held_BT] = np.repeat(_counting(counts), lengths)
     return Windows(ids_BT, labels_BT, document_BT)
+
+
+def _counting(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, … counts[0] - 1, 0, 1, … counts[1] - 1, and so on."""
+    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _pieces(

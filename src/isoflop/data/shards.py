@@ -56,12 +56,20 @@ class Split:
         Raises:
             ArtifactError: A block of the file is damaged; names the file and the offset.
         """
-        if self.guard is not None:
-            size = self.tokens.dtype.itemsize
-            self.guard.check(starts * size, length * size)
+        self.check(starts, length)
         # Rows of a sliding view are copied whole, much faster than token by token.
         rows: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(self.tokens, length)
         return rows[starts]
+
+    def check(self, starts: npt.NDArray[np.int64], length: int) -> None:
+        """Check the blocks of `length` tokens from each of the starts on, as `windows` does.
+
+        Raises:
+            ArtifactError: A block of the file is damaged; names the file and the offset.
+        """
+        if self.guard is not None:
+            size = self.tokens.dtype.itemsize
+            self.guard.check(starts * size, length * size)
 
     @property
     def n_tokens(self) -> int:
