@@ -49,7 +49,8 @@ class BlockGuard:
         last = np.minimum((starts + (length - 1)) // BLOCK_BYTES, self._good.shape[0] - 1)
         width = int((last - first).max(initial=0)) + 1
         blocks = np.minimum(first[:, None] + np.arange(width), last[:, None])
-        for block in np.unique(blocks[~self._good[blocks]]):
+        unseen = blocks[~self._good[blocks]]
+        for block in np.unique(unseen) if unseen.shape[0] else ():
             begin = int(block) * BLOCK_BYTES
             # A view, not a copy: the very bytes that will be read.
             if (

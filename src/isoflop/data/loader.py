@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from isoflop.data.shards import Split
 
 IGNORED = -100
 """The label of a position that takes no part in the loss (torch's `ignore_index`)."""
+_STRETCH = 512
+"""Places of an epoch that are computed together and kept for a while."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,19 @@ class StreamLoader(Order):
 def shuffled(indices: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
     """What stands at these global indices when 0 … n - 1 are shuffled anew in each epoch."""
     epochs, places = np.divmod(indices, n)
+    stretches, within = np.divmod(places, _STRETCH)
     chosen = np.empty_like(indices)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        chosen[here] = permute(places[here], n, seed, int(epoch))
+    for epoch, stretch in sorted(set(zip(epochs.tolist(), stretches.tolist(), strict=True))):
+        here = (epochs == epoch) & (stretches == stretch)
+        chosen[here] = _shuffled_stretch(stretch, n, seed, epoch)[within[here]]
     return chosen
+
+
+@lru_cache(maxsize=256)
+def _shuffled_stretch(stretch: int, n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    # Neighbours are asked for soon after, and hundreds cost little more than one.
+    places = np.arange(stretch * _STRETCH, min((stretch + 1) * _STRETCH, n))
+    return permute(places, n, seed, epoch)
 
 
 def count_windows(split: Split, seq_len: int) -> int:

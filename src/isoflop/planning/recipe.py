@@ -77,6 +77,8 @@ class LadderRecipe:
             problems.append(f"optimizer.schedule = {self.optimizer.schedule}: a ladder needs wsd")
         if not self.optimizer.decay_fraction > 0:
             problems.append("optimizer.decay_fraction = 0: losses of undecayed runs bias a law")
+        if any(source.curriculum for source in self.data.mixture):
+            problems.append("data.mixture has a curriculum: runs of several horizons share a trunk")
         if not self.rungs:
             problems.append("rungs is empty")
         sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]
