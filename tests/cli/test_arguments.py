@@ -152,6 +152,6 @@ def test_a_wrong_value_is_named_without_the_parsers_own_types() -> None:
     refused = {"--params": "'x' is no number", "--share": "cannot be 'x'"}
     for flag, said in refused.items():
         with pytest.raises(RecipeError) as caught:
-            parse_arguments(Amounts, words, "test")
+            parse_arguments(Amounts, [flag, "x"], "test")
         assert said in caught.value.what
         assert "None" not in caught.value.what

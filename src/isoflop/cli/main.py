@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("isoflop.cli.demo", "the whole flow on this machine: a promise, made and scored"),
     "doctor": ("isoflop.cli.doctor", "the machine, versions, and measured peaks"),
     "data": ("isoflop.cli.data", "build a corpus from text, or look into one"),
-    "tokenizer": ("isoflop.cli.tokenizer", "train a tokenizer on a corpus"),
+    "tokenizer": ("isoflop.cli.tokenizer", "train, study or extend a tokenizer"),
     "tokenize": ("isoflop.cli.tokenize", "turn a corpus into shards of tokens"),
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),

@@ -22,10 +22,11 @@ from isoflop.core.artifact import (
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine, usable_cores
+from isoflop.data.checksums import BLOCK_BYTES, BlockGuard, block_checksums
 from isoflop.data.corpus import SPLITS, Corpus
-from isoflop.data.tokenizer import Tokenizer, load
+from isoflop.data.tokenizer import Tokenizer, artifact_or_file, load
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,29 @@ class Split:
     eos_id: int
     byte_lengths: npt.NDArray[np.int32] = field(repr=False)
     """(V,) text bytes each id stands for; 0 for special tokens."""
+    guard: BlockGuard | None = field(default=None, repr=False)
+    """Checks what is read of a file; None for tokens in memory."""
+
+    def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[Any]:
+        """(B, length) tokens from each of the B starts on, after checking their blocks.
+
+        Raises:
+            ArtifactError: A block of the file is damaged; names the file and the offset.
+        """
+        self.check(starts, length)
+        # Rows of a sliding view are copied whole, much faster than token by token.
+        rows: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(self.tokens, length)
+        return rows[starts]
+
+    def check(self, starts: npt.NDArray[np.int64], length: int) -> None:
+        """Check the blocks of `length` tokens from each of the starts on, as `windows` does.
+
+        Raises:
+            ArtifactError: A block of the file is damaged; names the file and the offset.
+        """
+        if self.guard is not None:
+            size = self.tokens.dtype.itemsize
+            self.guard.check(starts * size, length * size)
 
     @property
     def n_tokens(self) -> int:
@@ -111,7 +135,7 @@ def tokenize(corpus: Corpus, tokenizer_dir: Path, out: Path, progress: Progress 
             kind="shards",
             config=index,
             machine=machine(),
-            inputs=[corpus.directory, tokenizer_dir],
+            inputs=[corpus.directory, artifact_or_file(tokenizer_dir)],
         )
     progress.finish(", ".join(f"{name}: {s['tokens']:,} tokens" for name, s in splits.items()))
     return open_shards(out)
@@ -121,12 +145,13 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
     """Memory-map a shard directory.
 
     Args:
-        verify: Also hash every file (about a second per gigabyte); sizes are checked always.
+        verify: Also hash every file (about a second per gigabyte). Sizes are checked always, and
+            each block of tokens against its checksum when it is first read.
 
     Raises:
         ArtifactError: It is missing, unfinished, damaged, or of another version; names the file.
     """
-    read_manifest(directory, "shards", verify=verify)
+    read_manifest(directory, "shards")
     index = read_json(directory / "index.json")
     if not isinstance(index, dict) or index.get("version") != _VERSION:
         raise ArtifactError(
@@ -139,6 +164,10 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
         splits = {
             name: _open_split(directory, name, index, tokenizer.byte_lengths) for name in SPLITS
         }
+        if verify:
+            for split in splits.values():
+                _check_whole(split)
+            read_manifest(directory, verify=True)
         return Shards(
             directory=directory,
             train=splits["train"],
@@ -187,6 +216,7 @@ def _write_split(
             progress.advance((done + text_bytes) / 1e6, split)
         file.flush()
         os.fsync(file.fileno())
+    np.save(out / f"{split}.crc32.npy", block_checksums(path))
     starts = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
     np.save(out / f"{split}.starts.npy", starts.astype("<i8"))
     np.save(out / f"{split}.kinds.npy", np.array(document_kinds, dtype=np.uint8))
@@ -218,9 +248,12 @@ def _open_split(
     if not expected:
         raise DataError("the split holds no token", where=str(path), fix="Add documents")
     starts = _load_array(directory / f"{name}.starts.npy", entry["documents"] + 1)
+    tokens = np.memmap(path, dtype=dtype, mode="r")
+    checksums = _load_array(directory / f"{name}.crc32.npy", -(-expected // BLOCK_BYTES))
     return Split(
         name=name,
-        tokens=np.memmap(path, dtype=dtype, mode="r"),
+        tokens=tokens,
+        guard=BlockGuard(path, tokens.view(np.uint8), checksums),
         document_starts=starts,
         document_kinds=_load_array(directory / f"{name}.kinds.npy", entry["documents"]),
         kinds=tuple(index["kinds"]),
@@ -228,6 +261,13 @@ def _open_split(
         eos_id=int(index["eos_id"]),
         byte_lengths=byte_lengths,
     )
+
+
+def _check_whole(split: Split) -> None:
+    """Check every block of a split's tokens."""
+    if split.guard is not None:
+        size = split.n_tokens * split.tokens.dtype.itemsize
+        split.guard.check(np.arange(0, size, BLOCK_BYTES), 1)
 
 
 def _load_array(path: Path, length: int) -> npt.NDArray[Any]:

@@ -78,6 +78,8 @@ class LadderRecipe:
             problems.append("optimizer.decay_fraction = 0: losses of undecayed runs bias a law")
         if self.train.initial_batch_tokens is not None:
             problems.append("train.initial_batch_tokens: the runs of a ladder share one batch size")
+        if any(source.curriculum for source in self.data.mixture):
+            problems.append("data.mixture has a curriculum: runs of several horizons share a trunk")
         if not self.rungs:
             problems.append("rungs is empty")
         sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]

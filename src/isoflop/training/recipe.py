@@ -20,11 +20,70 @@ from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problem
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    """One source of a mixture (a `[[data.mixture]]` table)."""
+
+    name: str
+    """Its name in the logs."""
+    shards: Path
+    """A directory made by `isoflop tokenize`, with the same tokenizer as the others."""
+    weight: float | None = None
+    """Its share of the training tokens, relative to the others'; its own tokens when no source
+    gives one."""
+    curriculum: tuple[tuple[float, float], ...] = ()
+    """Points [progress, weight] instead of one weight: linear between them, progress from 0 to 1
+    over the training."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where the tokens come from."""
 
-    shards: Path
-    """A directory made by `isoflop tokenize`."""
+    shards: Path | None = None
+    """A directory made by `isoflop tokenize`, where there is no mixture."""
+    mixture: tuple[MixtureSource, ...] = ()
+    """Several of them, mixed on the fly."""
+    temperature: float = 1.0
+    """Weights are raised to 1/temperature: above 1, small sources of a mixture get more."""
+    packing: Literal["stream", "best-fit"] = "stream"
+    """stream: documents one after the other, cut where a sequence ends; best-fit: whole
+    documents packed into sequences, with a little padding."""
+
+    def __post_init__(self) -> None:
+        """Check what types alone cannot.
+
+        Raises:
+            RecipeError: Lists every impossible value at once.
+        """
+        problems = []
+        if (self.shards is None) == (not self.mixture):
+            problems.append("give either data.shards or [[data.mixture]] tables")
+        if not self.temperature > 0:
+            problems.append(f"data.temperature = {self.temperature} must be positive")
+        if self.temperature != 1 and not self.mixture:
+            problems.append("data.temperature is for a mixture")
+        names = [source.name for source in self.mixture]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"two sources of data.mixture are named {name}")
+        for source in self.mixture:
+            if source.curriculum and source.weight is not None:
+                problems.append(f"source {source.name}: give weight or curriculum, not both")
+            if source.weight is not None and not source.weight > 0:
+                problems.append(f"source {source.name}: weight {source.weight} must be positive")
+        given = [s.weight is not None or bool(s.curriculum) for s in self.mixture]
+        if any(given) and not all(given):
+            problems.append("give weights to all sources of data.mixture or to none")
+        if self.temperature != 1 and any(source.curriculum for source in self.mixture):
+            problems.append("data.temperature and a curriculum do not go together")
+        if problems:
+            raise RecipeError("; ".join(problems), where="train recipe")
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """All shard directories."""
+        if self.shards is not None:
+            return (self.shards,)
+        return tuple(source.shards for source in self.mixture)
 
 
 @dataclass(frozen=True)
