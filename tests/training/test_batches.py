@@ -84,17 +84,17 @@ def test_a_mixture_resumes_to_the_same_bits(
     from isoflop.training import loop
 
     steps = iter(range(10**6))
-    real = loop.train_step
+    real = loop.compute_gradient
 
     def stopped(*args: Any) -> Any:
         if next(steps) == 22:  # between two checkpoints
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop, "train_step", stopped)
+    monkeypatch.setattr(loop, "compute_gradient", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(mixed, tmp_path / "broken")
-    monkeypatch.setattr(loop, "train_step", real)
+    monkeypatch.setattr(loop, "compute_gradient", real)
     resumed = train(mixed, tmp_path / "broken").run
     assert content_of(resumed) == content_of(mixed_run)
 
