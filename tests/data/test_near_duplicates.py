@@ -65,7 +65,7 @@ def planted(seed: int) -> list[str]:
         tokens = [f"f{family}w{draw.randrange(5000)}" for _ in range(size)]
         texts.append(" ".join(tokens))
         for share in (0.0, 0.01, 0.02, 0.04, 0.08):
-            changed = [f"x{draw.random()}" if draw.random() < share else t for t in tokens]
+            changed = [f"x{draw.randrange(10**9)}" if draw.random() < share else t for t in tokens]
             texts.append("\n".join(changed))
     draw.shuffle(texts)
     return texts

@@ -19,9 +19,9 @@ from isoflop.data.minhash import BANDS, PERMUTATIONS, agreement, band_key, has_s
 # Documents under one key are compared with so many neighbours, in order of preference. Larger
 # groups hold copies of one text, which a chain of neighbours joins as well.
 _MAX_NEIGHBOURS = 64
-# Estimates this many standard deviations below the similarity asked for are given up, and as
-# many above are believed; those between are settled by the sets of shingles themselves.
-_GIVEN_UP, _BELIEVED = 2.33, 4.0
+# Estimates so many standard deviations below the similarity asked for are given up,
+# and so many above are believed; those between are settled by the sets of shingles themselves.
+_GIVEN_UP, _BELIEVED = 3.0, 4.0
 
 _Similar = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 
