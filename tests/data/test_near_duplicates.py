@@ -57,10 +57,10 @@ def test_every_pair_under_one_key_is_met_once_the_smaller_first(keys: list[int],
 
 
 def planted(seed: int) -> list[str]:
-    """Two dozen texts in words of their own, each with copies of which a part is changed."""
+    """Sixteen texts in words of their own, each with copies of which a part is changed."""
     draw = random.Random(seed)
     texts: list[str] = []
-    for family in range(24):
+    for family in range(16):
         size = draw.randrange(60, 400)
         tokens = [f"f{family}w{draw.randrange(5000)}" for _ in range(size)]
         texts.append(" ".join(tokens))
@@ -125,7 +125,7 @@ def test_the_best_of_a_cluster_stands_for_it() -> None:
     texts = planted(3)
     rank = np.random.default_rng(1).permutation(len(texts))
     found = clusters_of(texts, rank, 0.7)
-    assert members(found).size > 60
+    assert members(found).size > 40
     for label in np.unique(found):
         assert rank[found == label].min() == label
 

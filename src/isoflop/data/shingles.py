@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from isoflop.data.rolling_hash import mixed, scales, weighted_sums
+
 # Characters (UTF-16 units) handled at once: the arrays of a block fit the cache of one core.
 BLOCK_UNITS = 1 << 17
 # A longer text is cut into blocks that overlap by this much, so that no run of a few tokens is
@@ -31,10 +33,6 @@ _UNSPACED_BLOCKS = (
     (0x0E00, 0x0EFF), (0x0F00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x318F), (0x31A0, 0x9FFF),
     (0xF900, 0xFAFF), (0xFF66, 0xFF9D),
 )  # fmt: skip
-
-# Odd, so that it has an inverse modulo 2^64; the powers of it weigh the characters.
-_BASE = 0x9E6C63D0876A3F6B
-_MIX = np.uint64(0xFF51AFD7ED558CCD)  # of the finaliser of MurmurHash3 (Appleby 2011)
 
 
 @dataclass(frozen=True)
@@ -66,9 +64,7 @@ class Block:
             return np.empty(0, np.uint64), np.empty(0, np.int64)
         hashes = self.sums[n:] - self.sums[:-n]
         hashes *= self.scales[: hashes.size]
-        hashes ^= hashes >> np.uint64(32)
-        hashes *= _MIX
-        hashes ^= hashes >> np.uint64(29)
+        mixed(hashes)
         # A run that begins among the last n - 1 tokens of a text would reach into the next.
         whole = np.ones(n_tokens, np.bool_)
         for back in range(1, n):
@@ -166,11 +162,7 @@ def _block(parts: list[bytes], first: int, offset: int = 0) -> Block:
     characters = _tables()[1][units[kept]].astype(np.uint64)
     # The first character of a token differs from the same one inside, so "ab c" is not "a bc".
     characters[inner] += np.uint64(0x10000)
-    powers, inverses = _powers()
-    characters *= powers[: characters.size]
-    sums = np.empty(characters.size + 1, np.uint64)
-    sums[0] = 0
-    np.cumsum(characters, out=sums[1:])
+    sums = weighted_sums(characters)
     text_begins = np.cumsum([0, *(len(part) // 2 + 1 for part in parts)])
     bounds = np.searchsorted(where, text_begins)
     begins = where - np.repeat(text_begins[:-1], np.diff(bounds)) + offset
@@ -178,18 +170,9 @@ def _block(parts: list[bytes], first: int, offset: int = 0) -> Block:
         first=first,
         bounds=bounds,
         begins=begins,
-        sums=sums[np.append(inner, characters.size)],
-        scales=inverses[inner],
+        sums=sums[np.append(inner, sums.size - 1)],
+        scales=scales(inner),
     )
-
-
-@cache
-def _powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Powers of the base and of its inverse modulo 2^64, for every position of a block."""
-    n = 2 * BLOCK_UNITS + 2
-    bases = np.array([_BASE, pow(_BASE, -1, 1 << 64)], np.uint64)
-    powers = np.cumprod(np.broadcast_to(bases[:, None], (2, n)), axis=1)
-    return powers[0], powers[1]
 
 
 @cache
