@@ -29,8 +29,8 @@ class DuplicatesConfig:
     substring_characters: int = 200
     """How long a repeated passage must be."""
     prefer: Literal["longest", "first"] = "longest"
-    """Which document of several stays: the longest, then the one of the earliest source; or by
-    source alone, in the order of the recipe."""
+    """Which document of several stays: the longest (white space aside), then the one of the
+    earliest source; or the one of the earliest source in the recipe, then the longest."""
     index: Path | None = None
     """Documents kept earlier (`isoflop data duplicates CORPUS --index DIR`): what duplicates one
     of them by text, address or MinHash is dropped too."""

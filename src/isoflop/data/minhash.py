@@ -68,17 +68,25 @@ def has_signature(signature: NDArray[np.uint32]) -> NDArray[np.bool_]:
 
 
 def agreement(
-    signature: NDArray[np.uint32], first: NDArray[np.int64], second: NDArray[np.int64]
+    signature: NDArray[np.uint32],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    other: NDArray[np.uint32] | None = None,
 ) -> NDArray[np.float64]:
     """(P,) the share of equal numbers in pairs of signatures: an estimate of their similarity.
 
     Unbiased, with standard deviation sqrt(s (1 - s) / 110): 0.044 at s = 0.7.
+
+    Args:
+        first: (P,) rows of `signature`.
+        second: (P,) rows of `other`, or of `signature` when that is omitted.
     """
+    other = signature if other is None else other
     shares = np.empty(first.size)
     step = 1 << 14  # bounds the memory of the gathered rows
     for at in range(0, first.size, step):
         part = slice(at, at + step)
-        equal = signature[first[part]] == signature[second[part]]
+        equal = signature[first[part]] == other[second[part]]
         shares[part] = equal.sum(axis=1) / PERMUTATIONS
     return shares
 

@@ -102,7 +102,10 @@ def equal_pairs(
 
 
 def near_clusters(
-    signature: NDArray[np.uint32], rank: NDArray[np.int64], similarity: float
+    signature: NDArray[np.uint32],
+    rank: NDArray[np.int64],
+    similarity: float,
+    among: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Clusters of documents that may be near duplicates, by their signatures alone.
 
@@ -113,12 +116,14 @@ def near_clusters(
         signature: (D, 110), in memory or mapped from a file.
         rank: (D,) a permutation of 0 … D - 1; what is better kept comes first.
         similarity: The Jaccard similarity of shingles from which two documents are duplicates.
+        among: Numbers of the documents to compare; all when omitted.
 
     Returns:
         (D,) for each document the rank of the best one of its cluster; its own where it is alone
         or the best.
     """
-    present = np.flatnonzero(has_signature(signature))
+    present = np.arange(rank.size) if among is None else among
+    present = present[has_signature(signature[present])]
     least, _ = _doubtful(similarity)
 
     def similar(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -173,10 +178,19 @@ def members(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(sizes[clusters] > 1)
 
 
+def likely(similarity: float) -> float:
+    """The estimate that 19 of 20 pairs of just this similarity reach; where no set can decide."""
+    return similarity - 1.645 * _deviation(similarity)
+
+
 def _doubtful(similarity: float) -> tuple[float, float]:
     """The estimates between which the sets themselves decide."""
-    deviation = math.sqrt(similarity * (1.0 - similarity) / PERMUTATIONS)
+    deviation = _deviation(similarity)
     return similarity - _GIVEN_UP * deviation, similarity + _BELIEVED * deviation
+
+
+def _deviation(similarity: float) -> float:
+    return math.sqrt(similarity * (1.0 - similarity) / PERMUTATIONS)
 
 
 def _join(
