@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from isoflop.data.duplicates_recipe import DecontaminateConfig
 from isoflop.data.evaluation_sets import Item, read_items
 from isoflop.data.shingles import Block, token_blocks
-from isoflop.data.substrings import merged, without_spans
+from isoflop.data.substrings import merged
 
 # Texts of fewer tokens are too common to tell a leak from chance; GPT-3's lower bound too.
 _MIN_TOKENS = 8
@@ -172,7 +171,7 @@ class ContaminationCount:
                 self._documents[task] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """By task: items, contaminated ones, undecided ones (too short), documents that hold one."""
+        """By task: items, contaminated and undecided (too short) ones, documents that hold one."""
         tasks = self._index.item_tasks
         n_items = np.bincount(tasks, minlength=len(self._index.tasks))
         n_found = np.bincount(tasks[self._items], minlength=len(self._index.tasks))
@@ -258,7 +257,8 @@ def _in_characters(spans: NDArray[np.int64], text: str) -> NDArray[np.int64]:
     units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
     if units.size == len(text):
         return spans
-    high = (units >= 0xD800) & (units < 0xDC00)
-    pairs = np.concatenate([[0], np.cumsum(high[:-1] & (units[1:] >> 10 == 0x37)), [0]])
-    pairs[-1] = units.size - len(text)
-    return spans - pairs[spans]
+    # Pairs of surrogates that lie before each unit.
+    high = (units[:-1] >> 10 == 0x36) & (units[1:] >> 10 == 0x37)
+    pairs = np.concatenate([[0, 0], np.cumsum(high)])
+    characters: NDArray[np.int64] = spans - pairs[spans]
+    return characters

@@ -158,8 +158,8 @@ def joined_keys(parts: Sequence[DuplicateKeys]) -> DuplicateKeys:
 def preference(keys: DuplicateKeys, prefer: str) -> NDArray[np.int64]:
     """(D,) the rank of each document: of duplicates the one of least rank stays.
 
-    `longest`: more visible characters first, then the earlier source; `first`: the earlier source first,
-    then more of them. A hash of source and id settles the rest.
+    `longest`: more visible characters first, then the earlier source; `first`: the earlier source
+    first, then more of them. A hash of source and id settles the rest.
     """
     columns = (-keys.visible, keys.sources)
     first, second = columns if prefer == "longest" else columns[::-1]
