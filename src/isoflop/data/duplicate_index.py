@@ -107,7 +107,7 @@ def open_index(directory: Path) -> DuplicateIndex:
         raise ArtifactError(
             "the index was written by another version of Isoflop",
             where=str(directory),
-            fix="Write it again with `isoflop data duplicates CORPUS --index DIR`",
+            fix="Write it again with `isoflop data duplicates CORPUS --remember DIR`",
         )
     try:
         arrays: dict[str, Any] = {

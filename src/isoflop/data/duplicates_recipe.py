@@ -32,7 +32,7 @@ class DuplicatesConfig:
     """Which document of several stays: the longest (white space aside), then the one of the
     earliest source; or the one of the earliest source in the recipe, then the longest."""
     index: Path | None = None
-    """Documents kept earlier (`isoflop data duplicates CORPUS --index DIR`): what duplicates one
+    """Documents kept earlier (`isoflop data duplicates CORPUS --remember DIR`): what duplicates one
     of them by text, address or MinHash is dropped too."""
 
     def __post_init__(self) -> None:

@@ -76,11 +76,14 @@ def _lines(task: EvaluationSet, suffixes: list[str]) -> Iterator[IO[str]]:
     if suffixes[-1] == ".zst":
         import zstandard
 
-        with (
-            open(task.path, "rb") as raw,
-            zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as plain,
-        ):
-            yield io.TextIOWrapper(plain, encoding="utf-8")
+        try:
+            with (
+                open(task.path, "rb") as raw,
+                zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as plain,
+            ):
+                yield io.TextIOWrapper(plain, encoding="utf-8")
+        except zstandard.ZstdError as error:
+            raise ValueError(error) from None
     elif suffixes[-1] == ".gz":
         with gzip.open(task.path, "rt", encoding="utf-8") as file:
             yield file
