@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,15 @@ def test_bad_input_is_one_paragraph(tmp_path: Path, capsys: pytest.CaptureFixtur
     ):
         assert main(["data", "duplicates", *map(str, args)]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_help_loads_nothing_that_does_the_work() -> None:
+    program = (
+        "import sys\nfrom isoflop.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'scipy', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)\n"
+    )
+    command = [sys.executable, "-c", program, "data", "duplicates", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--remember" in done.stdout

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.data import shingles
@@ -147,6 +147,7 @@ def test_no_tasks_and_no_documents_find_nothing() -> None:
     assert not find_items([], evaluation_index({"t": [("a b c d e f g h i",)]}, 13), 0.5).items.size
 
 
+@settings(deadline=None)
 @given(
     share=st.floats(0.05, 1.0),
     kept=st.integers(13, 60),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.data.exact_duplicates import (
@@ -26,6 +26,7 @@ def kept_by(texts: list[str], rank: list[int] | None = None) -> list[int]:
     return same_lines(*line_keys(texts), ranks).tolist()
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.sampled_from(["a", "b", "c", "d", ""])), seed=st.integers(0, 9))
 def test_of_equal_texts_the_one_of_least_rank_stays(texts: list[str], seed: int) -> None:
     rank = np.random.default_rng(seed).permutation(len(texts))
@@ -92,6 +93,7 @@ def test_short_documents_of_shared_phrases_are_not_matched_by_lines() -> None:
     assert kept_by(texts) == list(range(20))
 
 
+@settings(deadline=None)
 @given(
     parts=st.lists(st.lists(st.integers(0, 25), min_size=5, max_size=12), max_size=12),
     seed=st.integers(0, 9),

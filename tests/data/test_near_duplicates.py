@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -27,6 +27,7 @@ from isoflop.data.shingles import shingle_sets
 EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)
 
 
+@settings(deadline=None)
 @given(first=EDGES, second=EDGES)
 def test_components_are_those_of_scipy(
     first: list[tuple[int, int]], second: list[tuple[int, int]]
@@ -43,6 +44,7 @@ def test_components_are_those_of_scipy(
     assert labels.tolist() == least
 
 
+@settings(deadline=None)
 @given(keys=st.lists(st.integers(0, 5), max_size=30), seed=st.integers(0, 5))
 def test_every_pair_under_one_key_is_met_once_the_smaller_first(keys: list[int], seed: int) -> None:
     nodes = np.random.default_rng(seed).permutation(len(keys))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.data import shingles
@@ -44,6 +44,7 @@ def runs(texts: list[str], n: int) -> list[list[int]]:
     return found
 
 
+@settings(deadline=None)
 @given(texts=st.lists(TEXT, max_size=6), n=st.integers(1, 6))
 def test_hashes_are_equal_exactly_where_the_tokens_are(texts: list[str], n: int) -> None:
     by_tokens: dict[tuple[str, ...], int] = {}
@@ -56,6 +57,7 @@ def test_hashes_are_equal_exactly_where_the_tokens_are(texts: list[str], n: int)
     assert len(set(by_tokens.values())) == len(by_tokens)
 
 
+@settings(deadline=None)
 @given(texts=st.lists(TEXT, max_size=4))
 def test_a_token_begins_where_it_stands_in_its_text(texts: list[str]) -> None:
     for block in token_blocks(texts):
