@@ -67,13 +67,13 @@ def test_exactly_the_windows_seen_before_are_found(
 
 @pytest.fixture(scope="module")
 def copied() -> list[str]:
-    """Texts of random letters into which passages of 30 to 120 characters are copied."""
+    """Texts of random letters into which passages of 45 to 160 characters are copied."""
     draw = random.Random(4)
     texts = ["".join(draw.choices("abcdefghij \n一二三", k=draw.randrange(400))) for _ in range(30)]
     for _ in range(40):
         source = draw.choice(texts)
         begin = draw.randrange(len(source) + 1)
-        passage = source[begin : begin + draw.randrange(30, 120)]
+        passage = source[begin : begin + draw.randrange(45, 160)]
         target = draw.randrange(30)
         at = draw.randrange(len(texts[target]) + 1)
         texts[target] = texts[target][:at] + passage + texts[target][at:]
