@@ -1,4 +1,4 @@
-"""`isoflop data build`, `annotate`, `inspect` and `why`; not for the work itself (`isoflop.data`).
+"""`isoflop data build`, `annotate`, `inspect`, `why`; not for the work itself (`isoflop.data`).
 
 pyarrow is imported when there is work to do, so that `--help` answers at once.
 """
@@ -21,6 +21,7 @@ from isoflop.cli.arguments import (
     parse_arguments,
     parse_recipe_arguments,
 )
+from isoflop.cli.data_duplicates import run_duplicates
 from isoflop.core.console import make_progress, print_result
 from isoflop.data.recipe import DataRecipe
 
@@ -81,6 +82,7 @@ def run(args: list[str]) -> int:
             "build": (_build, "sources → clean → no duplicates → split, by a recipe"),
             "annotate": (_annotate, "measure once; `build --annotations` then decides in seconds"),
             "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
+            "duplicates": (run_duplicates, "which documents of a corpus are alike, and how"),
             "why": (_why, "what a quality rule dropped, and what other thresholds would"),
         },
         args,
