@@ -141,7 +141,9 @@ def _cased(text: str) -> str:
 def _rows(codec: str, first: int, last: int) -> frozenset[str]:
     """The two-byte characters of a standard whose first byte lies in [first, last]."""
     pairs = (bytes([lead, trail]) for lead in range(first, last + 1) for trail in range(0x40, 0xFF))
-    return frozenset(c for pair in pairs if len(c := pair.decode(codec, "ignore")) == 1 and c > "\x7f")
+    return frozenset(
+        c for pair in pairs if len(c := pair.decode(codec, "ignore")) == 1 and c > "\x7f"
+    )
 
 
 @cache
@@ -189,4 +191,3 @@ def scripts() -> dict[str, Script]:
         "central": Script(((_cased(_CENTRAL), 0.8), (_MARKS, 0.2)), (), True, _CENTRAL_WORDS),
         "turkish": Script(((_TURKISH, 0.8), (_MARKS, 0.2)), (), True, _TURKISH_WORDS),
     }
-

@@ -188,12 +188,17 @@ def _is_linked_folder(path: str) -> bool:
 
 
 def _local_file(identity: str, path: str) -> SourceFile:
+    return SourceFile(identity, path, *find_stamp(path))
+
+
+def find_stamp(path: str) -> tuple[int, str]:
+    """Size and stamp of a file of this machine; 0 and "" where it cannot be reached."""
     try:
         status = os.stat(path)
     except OSError:
-        return SourceFile(identity, path, 0, "")
+        return 0, ""
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return SourceFile(identity, path, size, f"{size}:{status.st_mtime_ns}")
+    return size, f"{size}:{status.st_mtime_ns}"
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from isoflop.data import python_installation, word_problems
+from isoflop.data import word_problems
 from isoflop.data.documents import Document, InputSplit, Skipped
 from isoflop.data.recipe import SourceConfig, SourceKind
-from isoflop.data.sources import jsonl, parquet, text
+from isoflop.data.sources import (
+    git_checkouts,
+    hugging_face,
+    jsonl,
+    parquet,
+    python_installation,
+    text,
+    warc,
+    web_pages,
+    wikipedia,
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +29,13 @@ class _Kind:
 
 _KINDS: dict[SourceKind, _Kind] = {
     "text": _Kind(text.plan, text.read),
+    "html": _Kind(web_pages.plan, web_pages.read),
     "jsonl": _Kind(jsonl.plan, jsonl.read),
     "parquet": _Kind(parquet.plan, parquet.read),
+    "warc": _Kind(warc.plan, warc.read),
+    "wikipedia": _Kind(wikipedia.plan, wikipedia.read),
+    "huggingface": _Kind(hugging_face.plan, hugging_face.read),
+    "git": _Kind(git_checkouts.plan, git_checkouts.read),
     "python": _Kind(python_installation.plan, python_installation.read),
     "word-problems": _Kind(word_problems.plan, word_problems.read),
 }

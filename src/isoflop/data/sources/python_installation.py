@@ -16,6 +16,7 @@ from pathlib import Path
 
 from isoflop.data.documents import Document, InputSplit, Skipped, order_key
 from isoflop.data.recipe import SourceConfig
+from isoflop.data.sources.files import find_stamp
 
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "idle_test", "__pycache__", "site-packages", "node_modules"}
@@ -64,12 +65,8 @@ def read(source: SourceConfig, split: InputSplit) -> Iterator[Document | Skipped
 
 
 def _split(identity: str, path: Path, seed: int) -> InputSplit:
-    try:
-        status = path.stat()
-    except OSError:
-        return InputSplit(identity, str(path), 0, seed=seed)
-    size = status.st_size
-    return InputSplit(identity, str(path), size, stamp=f"{size}:{status.st_mtime_ns}", seed=seed)
+    size, stamp = find_stamp(str(path))
+    return InputSplit(identity, str(path), size, stamp=stamp, seed=seed)
 
 
 def _is_prose(identity: str) -> bool:
