@@ -35,22 +35,26 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z-]{2,12})?")
 
 # Namespaces whose links show no words in the text, in the languages that we read most.
 _HIDDEN = frozenset(
-    "file image media category template user talk "
-    "文件 檔案 档案 图像 圖像 媒体 分类 分類 模板 "
-    "fichier catégorie datei bild kategorie archivo categoría файл изображение категория "
-    "ファイル 画像 カテゴリ 파일 분류".split()
+    ("file", "image", "media", "category", "template", "user", "talk", "文件", "檔案", "档案",
+     "图像", "圖像", "媒体", "分类", "分類", "模板", "fichier", "catégorie", "datei", "bild",
+     "kategorie", "archivo", "categoría", "файл", "изображение", "категория", "ファイル", "画像",
+     "カテゴリ", "파일", "분류")
+)  # fmt: skip
+# Templates that show their first or their last argument.
+_FIRST = frozenset(
+    ("nowrap", "nobr", "small", "big", "link-en", "internal link helper", "le", "nihongo", "ilh")
 )
-# Templates that show their first, their last or their second argument.
-_FIRST = frozenset("nowrap nobr small big link-en internal link helper le nihongo ilh".split())
-_LAST = frozenset("lang langwithname transl transliteration tsl link-ja link-fr link-de".split())
+_LAST = frozenset(
+    ("lang", "langwithname", "transl", "transliteration", "tsl", "link-ja", "link-fr", "link-de")
+)
 _VARIANTS = ("zh-hans", "zh-cn", "zh", "zh-sg", "zh-hant", "zh-tw", "zh-hk")
 _TAIL_SECTIONS = frozenset(
-    (
-        "references|notes|notes and references|further reading|external links|see also|sources"
-        "|bibliography|footnotes|citations|参考文献|參考文獻|参考资料|參考資料|参考|外部链接|外部連結|参见"
-        "|參見|参看|參看|注释|註釋|註解|脚注|腳註|扩展阅读|延伸閱讀|延伸阅读|相关条目|相關條目|参考来源"
-    ).split("|")
-)
+    ("references", "notes", "notes and references", "further reading", "external links",
+     "see also", "sources", "bibliography", "footnotes", "citations", "参考文献", "參考文獻",
+     "参考资料", "參考資料", "参考", "参考来源", "外部链接", "外部連結", "参见", "參見", "参看",
+     "參看", "注释", "註釋", "註解", "脚注", "腳註", "扩展阅读", "延伸閱讀", "延伸阅读",
+     "相关条目", "相關條目")
+)  # fmt: skip
 
 
 def plain_text(wikitext: str) -> str:

@@ -84,7 +84,7 @@ def test_broken_jsonl_lines_are_listed_one_by_one_and_the_others_are_kept(tmp_pa
     )
     documents, skipped = read(SourceConfig("jsonl", path=path))
     assert documents[0] == Document("A", "good", "jsonl", "fr", "u", {"stars": 3, "offset": 0})
-    assert (documents[1].id, documents[1].text) == ("data.jsonl@100176", "good too")
+    assert (documents[1].id, documents[1].text) == ("data.jsonl@100150", "good too")
     assert [(s.line, s.reason) for s in skipped] == [
         (2, "broken JSON line"),
         (4, "not a JSON object"),
