@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _NAMED = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9][\w.+() -]{1,80})")
-# Phrases in the order in which they decide; a text must hold all of a row, blanks aside.
+# A text must hold all phrases of a row, blanks aside; of rows that begin alike, the first decides.
 _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
@@ -65,10 +65,13 @@ def licence_of_text(text: str) -> str | None:
     if named:
         return named.group(1).strip()
     head = " ".join(text[:_HEAD_CHARACTERS].casefold().replace("’", "'").replace("‘", "'").split())
-    for name, phrases in _PHRASES:
-        if all(phrase in head for phrase in phrases):
-            return name
-    return None
+    # A licence names itself first, and others later.
+    found = [
+        (head.index(phrases[0]), name)
+        for name, phrases in _PHRASES
+        if all(phrase in head for phrase in phrases)
+    ]
+    return min(found, key=lambda place: place[0])[1] if found else None
 
 
 def licence_of_url(url: str) -> str | None:

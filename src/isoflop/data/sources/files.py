@@ -227,7 +227,7 @@ def glob_pattern(pattern: str) -> re.Pattern[str]:
             elif piece == "?":
                 expression += guard + "[^/]"
             elif position % 2:
-                inside = piece[1:-1].replace("\\", r"\\")
+                inside = re.sub(r"([\[\\&~|])", r"\\\1", piece[1:-1])
                 expression += guard + f"[{'^' + inside[1:] if inside[0] == '!' else inside}]"
             else:
                 expression += re.escape(piece)

@@ -21,7 +21,7 @@ ENDINGS = tuple(
 _HTML = ("text/html", "application/xhtml")
 _TEXT = ("text/plain",)
 _HTTP_ENCODINGS = ("Content", "Transfer")
-_RECORD = re.compile(rb"\r?\n\r?\nWARC/1\.\d\r?\nWARC-")
+_RECORD = re.compile(rb"WARC/1\.\d\r\nWARC-[\w-]+:")
 # The first bytes of gzip members and Zstandard frames.
 _PACKED = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
 _MAX_RESTARTS = 1_000
