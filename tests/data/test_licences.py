@@ -52,6 +52,8 @@ def test_installed_packages_agree_with_what_they_say_of_themselves() -> None:
 
 
 def test_addresses_of_creative_commons_and_gnu_are_known() -> None:
-    assert licence_of_url("http://creativecommons.org/licenses/by-nc-nd/3.0/de/") == "CC-BY-NC-ND-3.0"
+    assert (
+        licence_of_url("http://creativecommons.org/licenses/by-nc-nd/3.0/de/") == "CC-BY-NC-ND-3.0"
+    )
     assert licence_of_url("https://www.gnu.org/licenses/old-licenses/gpl-2.0.html") == "GPL-2.0"
     assert licence_of_url("https://example.org/licenses/by/4.0") is None

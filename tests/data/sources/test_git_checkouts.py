@@ -17,7 +17,11 @@ MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any perso
 
 
 def git(folder: Path, *arguments: str) -> str:
-    who = {f"GIT_{role}_{what}": "x@y" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    who = {
+        f"GIT_{role}_{what}": "x@y"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
     done = subprocess.run(
         ["git", *arguments], cwd=folder, env=os.environ | who, check=True, capture_output=True
     )
@@ -93,9 +97,9 @@ def test_what_the_checkout_configures_is_not_run(checkout: Path, read: Read) -> 
 
 
 def test_a_folder_without_a_checkout_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="git cannot read it: .*not a git repository"):
+    with pytest.raises(DataError, match=r"git cannot read it: .*not a git repository"):
         plan_inputs(SourceConfig("git", path=tmp_path), 0)
-    with pytest.raises(DataError, match="git cannot read it: .*No such file"):
+    with pytest.raises(DataError, match=r"git cannot read it: .*No such file"):
         plan_inputs(SourceConfig("git", path=tmp_path / "nowhere"), 0)
     git(tmp_path, "init", "-q", str(tmp_path / "empty"))
     with pytest.raises(DataError, match="tracks no file"):

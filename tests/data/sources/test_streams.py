@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -24,6 +25,17 @@ def unpack(content: bytes, ending: str, **limits: int) -> bytes:
     return b"".join(decompressed(io.BytesIO(content), f"x{ending}", **limits))
 
 
+def until_damage(content: bytes, ending: str, **limits: int) -> tuple[bytes, str]:
+    """What is given before the damage, and what is said of it."""
+    given = b""
+    try:
+        for piece in decompressed(io.BytesIO(content), f"x{ending}", **limits):
+            given += piece
+    except DamagedStream as error:
+        return given, str(error)
+    return given, ""
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_members_one_after_the_other_are_one_file(ending: str) -> None:
     pack = PACK[ending]
@@ -34,20 +46,18 @@ def test_members_one_after_the_other_are_one_file(ending: str) -> None:
 @pytest.mark.parametrize("ending", PACK)
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_a_cut_archive_gives_a_prefix_and_then_says_so(ending: str, share: float) -> None:
-    packed, given = PACK[ending](NOISE), b""
-    with pytest.raises(DamagedStream, match="cut off"):
-        for piece in decompressed(io.BytesIO(packed[: int(len(packed) * share)]), f"x{ending}"):
-            given += piece
+    packed = PACK[ending](NOISE)
+    given, error = until_damage(packed[: int(len(packed) * share)], ending)
     assert NOISE.startswith(given)
+    assert "cut off" in error
 
 
 @pytest.mark.parametrize("ending", PACK)
 def test_bombs_are_stopped_early_and_dense_text_is_not(ending: str) -> None:
-    packed, given = PACK[ending](b"a" * 20_000_000), 0
-    with pytest.raises(DamagedStream, match="bomb"):
-        for piece in decompressed(io.BytesIO(packed), f"x{ending}", 50, 1_000_000):
-            given += len(piece)
-    assert given < 20_000_000
+    packed = PACK[ending](b"a" * 20_000_000)
+    given, error = until_damage(packed, ending, max_ratio=50, bomb_bytes=1_000_000)
+    assert len(given) < 20_000_000
+    assert "bomb" in error
     assert len(unpack(packed, ending, max_ratio=50, bomb_bytes=1 << 30)) == 20_000_000
 
 
@@ -85,7 +95,9 @@ def test_lines_are_whole_whatever_the_chunks_and_long_ones_are_measured(
     found = list(lines(chunks, limit))
     assert [line.size for line in found] == list(map(len, expected))
     assert [line.raw for line in found] == [p if len(p) <= limit else None for p in expected]
-    assert all(content[line.offset :].startswith(p) for line, p in zip(found, expected, strict=True))
+    assert all(
+        content[line.offset :].startswith(p) for line, p in zip(found, expected, strict=True)
+    )
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=4))
@@ -94,7 +106,7 @@ def test_every_line_belongs_to_exactly_one_range(content: bytes, cuts: list[int]
     whole = list(lines_between(io.BytesIO(content), 0, None, 100))
     parts = [
         line
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in pairwise(edges)
         for line in lines_between(io.BytesIO(content), start, stop, 100)
     ]
     assert parts == whole

@@ -93,7 +93,8 @@ def test_what_is_no_page_is_counted(tmp_path: Path, read: Read) -> None:
     ("http", "body"),
     [
         (HTTP + b"\r\nContent-Encoding: gzip", gzip.compress(page(7))),
-        (HTTP + b"\r\nTransfer-Encoding: chunked", b"%x\r\n" % len(page(7)) + page(7) + b"\r\n0\r\n\r\n"),
+        (HTTP + b"\r\nTransfer-Encoding: chunked",
+         b"%x\r\n" % len(page(7)) + page(7) + b"\r\n0\r\n\r\n"),
         (HTTP.replace(b"; charset=utf-8", b"; charset=gbk"), page(7) + "港口".encode("gbk")),
         (HTTP.replace(b"; charset=utf-8", b""), b'<meta charset="big5">' + page(7)),
     ],

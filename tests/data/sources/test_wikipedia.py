@@ -21,7 +21,9 @@ TAIL = b"</mediawiki>\n"
 
 
 def page(number: int, text: str = "", namespace: int = 0, extra: str = "") -> bytes:
-    text = text or f"'''港口 {number}'''&lt;ref&gt;x&lt;/ref&gt; &amp;amp; [[sea|the sea]]. " * (number % 7 + 1)
+    text = text or f"'''港口 {number}'''&lt;ref&gt;x&lt;/ref&gt; &amp;amp; [[sea|the sea]]. " * (
+        number % 7 + 1
+    )
     return (
         f"  <page>\n    <title>Page {number} &amp; co</title>\n    <ns>{namespace}</ns>\n"
         f"    <id>{number}</id>{extra}\n    <revision><id>9{number}</id>\n      "
@@ -118,14 +120,18 @@ def test_a_cut_dump_gives_its_whole_pages_and_says_so(
 def test_a_page_over_the_cap_is_skipped_and_the_next_one_read(tmp_path: Path, read: Read) -> None:
     big = page(2, "x" * 3_000_000)
     (tmp_path / "a.xml").write_bytes(HEAD + page(1) + big + page(3) + TAIL)
-    documents, skipped = read(SourceConfig("wikipedia", path=tmp_path, max_document_bytes=1_500_000))
+    documents, skipped = read(
+        SourceConfig("wikipedia", path=tmp_path, max_document_bytes=1_500_000)
+    )
     assert [d.id for d in documents] == ["a.xml:1", "a.xml:3"]
     assert [s.reason for s in skipped] == ["page over 1.5 MB"]
     assert skipped[0].offset == len(HEAD) + len(page(1)) + 2
 
 
 def test_broken_pages_are_named(tmp_path: Path, read: Read) -> None:
-    broken = b"<page><title>x</title></page>" + b"<page><title>\xff</title><ns>0</ns><id>5</id></page>"
+    broken = (
+        b"<page><title>x</title></page>" + b"<page><title>\xff</title><ns>0</ns><id>5</id></page>"
+    )
     (tmp_path / "a.xml").write_bytes(HEAD + broken + page(3) + TAIL)
     documents, skipped = read(SourceConfig("wikipedia", path=tmp_path))
     assert len(documents) == 1
