@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from isoflop.data.encoding_tables import Script, scripts
 
 _ASCII_BITS = 5.0
 _SAMPLE_BYTES = 65_536
+_MAX_BYTES_WITHOUT_ASCII = 4_000
 # So many characters beyond ASCII are not valid UTF-8 by accident.
 _SURE_CHARACTERS = 16
 _MAX_CONTROLS = 0.01
@@ -137,8 +139,7 @@ def _is_clean(text: str, share: float) -> bool:
 
 
 def _most_plausible(raw: bytes, utf8: Decoded | None) -> Decoded | None:
-    sample = _sample(raw)
-    readings = sorted(_readings(sample), key=lambda reading: reading.bits)
+    readings = sorted(_readings(raw), key=lambda reading: reading.bits)
     if not readings:
         return None
     best = readings[0]
@@ -168,29 +169,28 @@ def _if_certain(raw: bytes, readings: list[_Reading]) -> Decoded | None:
     return found if found and _plausible_throughout(found.text, best) else None
 
 
-def _sample(raw: bytes) -> bytes:
-    """The beginning, cut where no character is cut."""
-    if len(raw) <= _SAMPLE_BYTES:
-        return raw
-    if raw.count(0, 0, _SAMPLE_BYTES) > _MAX_CONTROLS * _SAMPLE_BYTES:
-        return raw[:_SAMPLE_BYTES]  # UTF-16, or no text
-    # No other encoding here has a line end or a space within a character.
-    end = max(raw.rfind(b"\n", 0, _SAMPLE_BYTES), raw.rfind(b" ", 0, _SAMPLE_BYTES))
-    return raw[: end & ~1] if end > 0 else raw
-
-
-def _readings(sample: bytes) -> list[_Reading]:
+def _readings(raw: bytes) -> list[_Reading]:
+    """The readings of the beginning of a text."""
+    sample = raw[:_SAMPLE_BYTES]
+    # UTF-16 without one ASCII character, not even a line end, is short.
+    may_be_wide = b"\0" in sample or len(sample) < _MAX_BYTES_WITHOUT_ASCII
     found: list[_Reading] = []
     for encoding, names in _ENCODINGS.items():
-        decoded = _strictly(sample, encoding)
-        if decoded is None:
+        is_wide = encoding.startswith("utf_16")
+        if is_wide and not may_be_wide:
             continue
-        text = decoded.text
-        ascii_characters = sum(map(str.isascii, text))
-        foreign = len(sample) - ascii_characters * (2 if encoding.startswith("utf_16") else 1)
+        try:  # the last character of a sample may be cut
+            decoder = codecs.getincrementaldecoder(encoding)()
+            text = decoder.decode(sample, final=len(sample) == len(raw))
+        except UnicodeError:
+            continue
+        counts = Counter(text)
+        ascii_characters = sum(n for character, n in counts.items() if character.isascii())
+        foreign = len(sample) - ascii_characters * (2 if is_wide else 1)
         for name in names:
             script = scripts()[name]
-            bits = sum(map(script.bits, text)) + script.context_bits(text)
+            bits = script.context_bits(text)
+            bits += sum(n * script.bits(character) for character, n in counts.items())
             total = bits + _ASCII_BITS * ascii_characters
             found.append(_Reading(encoding, script, text, total, bits, foreign))
     return found

@@ -24,9 +24,12 @@ _ADDRESS = re.compile(r"\bhref\s*=\s*[\"']?([^\"'\s>]{8,300})", re.I)
 _MAX_SEARCHED = 1_000_000
 MAX_DEPTH = 512
 """Browsers flatten what is nested deeper; the time to read it grows with the square of it."""
+# Counting depth takes as long as reading the page; pages with fewer tags are harmless.
+_MIN_TAGS = 4_000
 MAX_ATTRIBUTES = 2_000
 MAX_CAREFUL_ELEMENTS = 20_000
 _MIN_LONG_TAG = 4 * MAX_ATTRIBUTES
+_LONG_TAG = re.compile(rf"<[^>]{{{_MIN_LONG_TAG}}}")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _HIDDEN = re.compile(r"<!--|-->|<(/?)(script|style|textarea)\b", re.I)
 # Elements without content, and those whose end tag may be left out: they do not pile up.
@@ -101,11 +104,11 @@ def _careful() -> Callable[[str], str]:
 
 def _check(html: str, careful: bool) -> None:
     tags = html.count("<")
-    if tags > MAX_DEPTH and _depth(html) > MAX_DEPTH and _depth(_visible(html)) > MAX_DEPTH:
+    if tags > _MIN_TAGS and _depth(html) > MAX_DEPTH and _depth(_visible(html)) > MAX_DEPTH:
         raise BrokenPage(f"elements nested more than {MAX_DEPTH} deep")
     if careful and tags > MAX_CAREFUL_ELEMENTS:
         raise BrokenPage(f"more than {MAX_CAREFUL_ELEMENTS:,} elements, too many to read carefully")
-    if len(html) > _MIN_LONG_TAG:
+    if _LONG_TAG.search(html):
         for piece in html.split(">"):
             tag = piece[piece.find("<") :] if len(piece) > _MIN_LONG_TAG and "<" in piece else ""
             if len(_QUOTED.sub('""', tag).split()) > MAX_ATTRIBUTES:
