@@ -24,6 +24,7 @@ from isoflop.data.sources.rows import document_from_row
 ENDINGS = (".parquet",)
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 64 << 20
+_MAX_BATCH_BYTES = 256 << 20
 
 
 def plan(source: SourceConfig, seed: int) -> list[InputSplit]:
@@ -119,5 +120,7 @@ def _rows_at_once(file: pq.ParquetFile, groups: list[int], key: str) -> int:
         columns = [group.column(number) for number in range(group.num_columns)]
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == key)
         mean = size / max(1, group.num_rows)
-        rows = min(rows, max(1, int(_BATCH_BYTES / max(1.0, mean))))
+        # A value that is stored once may stand in every row.
+        bound = min(_BATCH_BYTES / max(1.0, mean), _MAX_BATCH_BYTES / max(1, size))
+        rows = min(rows, max(1, int(bound)))
     return rows
