@@ -54,12 +54,29 @@ def page(number: int) -> bytes:
     ).encode()
 
 
-def record(number: int, body: bytes) -> bytes:
-    block = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + body
+def records(number: int, body: bytes) -> list[bytes]:
+    """The three records of a page, as Common Crawl writes them: request, response, metadata."""
+    http = b"\r\n".join(
+        [b"HTTP/1.1 200 OK", b"Content-Type: text/html; charset=utf-8", b"Server: nginx"]
+        + [b"X-Header-%d: value of the header" % n for n in range(12)]
+    )
+    asked = b"GET / HTTP/1.1\r\nUser-Agent: bot\r\nHost: example.org\r\n\r\n"
+    noted = b"fetchTimeMs: 300\r\ncharset-detected: UTF-8\r\n"
+    return [
+        record(number, "request", asked),
+        record(number, "response", http + b"\r\n\r\n" + body),
+        record(number, "metadata", noted),
+    ]
+
+
+def record(number: int, kind: str, block: bytes) -> bytes:
+    content_type = {"metadata": "application/warc-fields"}.get(
+        kind, f"application/http; msgtype={kind}"
+    )
     head = (
-        f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://example.org/{number}\r\n"
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://example.org/{number}\r\n"
         f"WARC-Date: 2024-01-01T00:00:00Z\r\nWARC-Record-ID: <urn:uuid:{number:032d}>\r\n"
-        f"Content-Type: application/http; msgtype=response\r\nContent-Length: {len(block)}\r\n\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: {len(block)}\r\n\r\n"
     )
     return head.encode() + block + b"\r\n\r\n"
 
@@ -90,8 +107,8 @@ def main() -> None:
     pages = [page(number) for number in range(arguments.pages)]
     size = sum(map(len, pages))
     print(f"{len(pages)} pages, {size / 1e6:.1f} MB of HTML; MB of HTML per CPU-second")
-    plain = b"".join(record(n, body) for n, body in enumerate(pages))
-    packed = b"".join(gzip.compress(record(n, body), 6) for n, body in enumerate(pages))
+    stored = [part for n, body in enumerate(pages) for part in records(n, body)]
+    plain, packed = b"".join(stored), b"".join(gzip.compress(part, 6) for part in stored)
     for name, content in (("plain", plain), ("gzip", packed)):
 
         def fast(content: bytes = content) -> int:
@@ -105,7 +122,9 @@ def main() -> None:
             from warcio.archiveiterator import ArchiveIterator as Peer  # type: ignore[import-not-found]
 
             def peer(content: bytes = content) -> int:
-                return sum(len(r.content_stream().read()) for r in Peer(io.BytesIO(content)))
+                found = Peer(io.BytesIO(content))
+                pages = (r for r in found if r.rec_type == "response")
+                return sum(len(r.content_stream().read()) for r in pages)
 
             assert peer() == size
             show(f"WARC, {name}: warcio", seconds(peer), size, base)
