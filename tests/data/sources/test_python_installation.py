@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from isoflop.data.documents import Document, Skipped
-from isoflop.data.python_installation import read_installation
+from isoflop.data.recipe import SourceConfig
+from isoflop.data.sources import read_source
 
 MODULE = '''"""{0}: what this module is about, said at some length so that it counts as prose."""
 
@@ -28,6 +30,10 @@ class Thing:
                 """Do the inner work of {0}, which only the outermost caller would ever notice."""
         return "x" * times
 '''
+
+
+def read_installation(seed: int) -> Iterator[Document | Skipped]:
+    return read_source(SourceConfig("python"), seed)
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_module_gives_its_source_or_its_docstrings_and_never_both(installation: Path) -> None:
-    items = [item for item in read_installation("python", 0) if isinstance(item, Document)]
+    items = [item for item in read_installation(0) if isinstance(item, Document)]
     modules = [d for d in items if "/m" in d.id or "/n" in d.id]
     assert len(modules) == len({d.id for d in modules}) == 80
     prose = [d for d in modules if d.language == "en"]
@@ -82,7 +88,7 @@ def test_each_module_gives_its_source_or_its_docstrings_and_never_both(installat
 
 
 def test_the_manual_and_the_descriptions_come_first(installation: Path) -> None:
-    first = list(islice(read_installation("python", 0), 3))
+    first = list(islice(read_installation(0), 3))
     assert {item.id for item in first if isinstance(item, Document)} == {
         "stdlib/pydoc_data/topics.py#a",
         "stdlib/pydoc_data/topics.py#b",
@@ -93,7 +99,7 @@ def test_the_manual_and_the_descriptions_come_first(installation: Path) -> None:
 
 
 def test_tables_tests_and_giants_are_left_out_with_the_reason(installation: Path) -> None:
-    items = list(read_installation("python", 0))
+    items = list(read_installation(0))
     reasons = {
         item.where.split("/")[-1]: item.reason for item in items if isinstance(item, Skipped)
     }
@@ -111,12 +117,12 @@ def test_tables_tests_and_giants_are_left_out_with_the_reason(installation: Path
 
 
 def test_no_path_of_this_machine_is_in_what_comes_out(installation: Path) -> None:
-    assert str(installation) not in repr(list(read_installation("python", 0)))
+    assert str(installation) not in repr(list(read_installation(0)))
 
 
 def test_the_order_is_fixed_by_the_seed(installation: Path) -> None:
     def order(seed: int) -> list[str]:
-        return [d.id for d in read_installation("python", seed) if isinstance(d, Document)]
+        return [d.id for d in read_installation(seed) if isinstance(d, Document)]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
@@ -124,7 +130,7 @@ def test_the_order_is_fixed_by_the_seed(installation: Path) -> None:
 
 
 def test_the_real_installation_holds_prose_and_code() -> None:
-    items = islice(read_installation("python", 0), 400)
+    items = islice(read_installation(0), 400)
     languages = [item.language for item in items if isinstance(item, Document)]
     assert languages.count("en") > 50
     assert languages.count("code") > 20

@@ -14,7 +14,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from isoflop.data.documents import Document, Skipped, order_key
+from isoflop.data.documents import Document, InputSplit, Skipped, order_key
+from isoflop.data.recipe import SourceConfig
+from isoflop.data.sources.files import find_stamp
 
 _SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "testing", "idle_test", "__pycache__", "site-packages", "node_modules"}
@@ -31,29 +33,40 @@ _MIN_DOCSTRING_CHARACTERS = 60
 _MIN_PROSE_CHARACTERS = 400
 
 
-def read_installation(source: str, seed: int) -> Iterator[Document | Skipped]:
-    """Documents of the standard library and of the packages installed beside Isoflop.
+def plan(_: SourceConfig, seed: int) -> list[InputSplit]:
+    """The files of the standard library and of the packages installed beside Isoflop.
 
     The manual (`pydoc_data`) and the packages' descriptions come first, since prose is what an
     installation has least of; then the modules, in an order hashed from the seed and their
-    relative paths, so that whoever stops early holds an even sample. One module in two gives its
-    docstrings (`language` `en`), the others their source (`code`), none both: a docstring in the
-    training text and again inside a held-out source would leak.
-
-    Test suites are left out, so are files under 300 bytes or over 200 kB and generated tables
-    (a line over 1,000 characters, or fewer than half letters).
+    relative paths, so that whoever stops early holds an even sample. Test suites are left out.
     """
 
-    def place(found: tuple[str, Path]) -> tuple[bool, bytes]:
-        return not _is_prose(found[0]), order_key(seed, found[0])
+    def place(split: InputSplit) -> tuple[bool, bytes]:
+        return not _is_prose(split.identity), order_key(seed, split.identity)
 
-    for identity, path in sorted(_files(), key=place):
-        if identity.endswith(_TOPICS):
-            yield from _topics(source, identity, path)
-        elif _is_prose(identity):
-            yield _description(source, identity, path)
-        else:
-            yield _module(source, seed, identity, path)
+    return sorted((_split(identity, path, seed) for identity, path in _files()), key=place)
+
+
+def read(source: SourceConfig, split: InputSplit) -> Iterator[Document | Skipped]:
+    """The documents of one file.
+
+    One module in two gives its docstrings (`language` `en`), the others their source (`code`),
+    none both: a docstring in the training text and again inside a held-out source would leak.
+    Left out are files under 300 bytes or over 200 kB and generated tables (a line over 1,000
+    characters, or fewer than half letters).
+    """
+    identity, path = split.identity, Path(split.location)
+    if identity.endswith(_TOPICS):
+        yield from _topics(source.label, identity, path)
+    elif _is_prose(identity):
+        yield _description(source.label, identity, path)
+    else:
+        yield _module(source.label, split.seed, identity, path)
+
+
+def _split(identity: str, path: Path, seed: int) -> InputSplit:
+    size, stamp = find_stamp(str(path))
+    return InputSplit(identity, str(path), size, stamp=stamp, seed=seed)
 
 
 def _is_prose(identity: str) -> bool:

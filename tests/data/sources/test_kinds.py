@@ -58,13 +58,13 @@ def test_the_order_of_files_depends_on_the_seed_and_not_on_the_folder(tmp_path: 
 
 def test_unreadable_and_broken_text_files_are_listed_with_their_line(tmp_path: Path) -> None:
     (tmp_path / "fine.txt").write_text("fine")
-    (tmp_path / "latin.txt").write_bytes(b"one\ntwo\ncaf\xe9\n")
+    (tmp_path / "latin.txt").write_bytes(b"one\ntwo\ncaf\xff\x81\x9f\n")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     documents, skipped = read(SourceConfig("text", path=tmp_path))
     assert [d.id for d in documents] == ["fine.txt"]
     found = {s.where: (s.reason, s.line, s.broken) for s in skipped}
     assert found == {
-        "latin.txt": ("not UTF-8", 3, True),
+        "latin.txt": ("unknown encoding", 3, True),
         "gone.txt": ("unreadable file", None, True),
     }
     assert str(tmp_path) not in "".join(s.detail for s in skipped)
@@ -79,18 +79,18 @@ def test_broken_jsonl_lines_are_listed_one_by_one_and_the_others_are_kept(tmp_pa
         b'["text"]\n'
         b'{"txt": "misnamed"}\n'
         b'{"text": 5}\n'
-        b'{"text": "caf\xe9"}\n' + b"[" * 100_000 + b"\n"
+        b'{"text": "caf\xff\x81\x9f"}\n' + b"[" * 100_000 + b"\n"
         b'{"text": "good too"}'
     )
     documents, skipped = read(SourceConfig("jsonl", path=path))
-    assert documents[0] == Document("A", "good", "jsonl", "fr", "u", {"stars": 3})
-    assert (documents[1].id, documents[1].text) == ("data.jsonl:9", "good too")
+    assert documents[0] == Document("A", "good", "jsonl", "fr", "u", {"stars": 3, "offset": 0})
+    assert (documents[1].id, documents[1].text) == ("data.jsonl@100150", "good too")
     assert [(s.line, s.reason) for s in skipped] == [
         (2, "broken JSON line"),
         (4, "not a JSON object"),
         (5, "no text under `text`"),
         (6, "no text under `text`"),
-        (7, "not UTF-8"),
+        (7, "unknown encoding"),
         (8, "broken JSON line"),
     ]
     assert all(s.broken and s.where == "data.jsonl" for s in skipped)
