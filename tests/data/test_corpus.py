@@ -10,7 +10,9 @@ import pytest
 
 from isoflop.core.artifact import read_manifest
 from isoflop.core.errors import ArtifactError, DataError
-from isoflop.data.corpus import SPLITS, Corpus, build, held_out, inspect, split_path
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus, build, inspect, split_path
+from isoflop.data.judge import split_draw
 from isoflop.data.recipe import DataRecipe, SourceConfig
 
 
@@ -69,13 +71,19 @@ def test_no_text_is_in_both_splits_and_the_split_ignores_the_order_of_sources(
 
 def test_the_held_out_share_is_the_one_asked_for() -> None:
     n, share = 20_000, 0.1
-    found = sum(held_out(f"text {i}", 5, share) for i in range(n))
+    found = sum(split_draw(f"text {i}", 5) < share * 2.0**64 for i in range(n))
     assert abs(found - n * share) < 5 * (n * share * (1 - share)) ** 0.5
 
 
-def test_a_larger_share_only_adds_held_out_documents() -> None:
-    small = {i for i in range(2000) if held_out(str(i), 0, 0.05)}
-    assert small < {i for i in range(2000) if held_out(str(i), 0, 0.1)}
+def test_a_larger_share_only_adds_held_out_documents(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "texts", 200)
+    recipe = DataRecipe((SourceConfig("text", path=folder),), held_out_fraction=0.1)
+    larger = dataclasses.replace(recipe, held_out_fraction=0.3)
+    few, many = (
+        {row["text"] for row in rows(build(r, tmp_path / "c"), "held_out")}
+        for r in (recipe, larger)
+    )
+    assert few < many
 
 
 def test_a_cap_stops_at_the_first_document_beyond_it(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Decides from its annotations whether a document is kept, and what becomes of personal data.
 
-Not for measuring (`annotate`) nor for duplicates (`dedup`).
+Not for measuring (`annotate`) nor for duplicates (`copies`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from isoflop.data import pii
-from isoflop.data.annotate import Annotated
+from isoflop.data.annotated import Annotated
 from isoflop.data.clean_recipe import CleanConfig
 from isoflop.data.quality import (
     CHINESE_RULES,

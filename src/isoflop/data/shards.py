@@ -22,7 +22,8 @@ from isoflop.core.artifact import (
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine, usable_cores
-from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.tokenizer import Tokenizer, load
 
 _VERSION = 1

@@ -4,7 +4,7 @@ Not for what a task does: the engine knows nothing of text or tokens.
 """
 
 from isoflop.core.engine.engine import Engine, Piece
-from isoflop.core.engine.folder import work_folder, work_path
+from isoflop.core.engine.folder import link_file, work_folder, work_path
 from isoflop.core.engine.placement import Placement, open_placement
 from isoflop.core.engine.task import Output, Work
 
@@ -14,6 +14,7 @@ __all__ = [
     "Piece",
     "Placement",
     "Work",
+    "link_file",
     "open_placement",
     "work_folder",
     "work_path",

@@ -5,6 +5,7 @@ Not for what lies in it (`engine`).
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,3 +60,12 @@ def work_folder(out: Path, keep: bool = False) -> Iterator[Path]:
 def _remove_if_empty(work: Path, keep: bool) -> None:
     if not keep and next(work.glob(f"*/*/{MARKER}"), None) is None:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file of the working folder its final name too; copies where links are not possible."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
