@@ -15,7 +15,9 @@ from tyro.conf import Positional
 
 from isoflop.cli.arguments import (
     Arguments,
+    KeepWork,
     OutPath,
+    PlacementName,
     RecipeArguments,
     dispatch,
     parse_arguments,
@@ -41,6 +43,8 @@ class BuildArguments(RecipeArguments):
     """The directory to write; an older corpus there is replaced once the new one is whole."""
     annotations: Path | None = None
     """What `isoflop data annotate` wrote with the same sources: decide anew, read nothing again."""
+    placement: PlacementName = "auto"
+    keep_work: KeepWork = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ class AnnotateArguments(RecipeArguments):
 
     out: OutPath
     """The directory to write, for `isoflop data build --annotations`."""
+    placement: PlacementName = "auto"
+    keep_work: KeepWork = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +97,15 @@ def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
 
-    progress = make_progress(arguments.json)
-    _show(build(recipe, arguments.out, progress, arguments.annotations), arguments.json)
+    corpus = build(
+        recipe,
+        arguments.out,
+        make_progress(arguments.json),
+        arguments.annotations,
+        placement=arguments.placement,
+        keep_work=arguments.keep_work,
+    )
+    _show(corpus, arguments.json)
     return 0
 
 
@@ -100,7 +113,13 @@ def _annotate(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(AnnotateArguments, DataRecipe, args, "data annotate")
     from isoflop.data.annotate import annotate
 
-    made = annotate(recipe, arguments.out, make_progress(arguments.json))
+    made = annotate(
+        recipe,
+        arguments.out,
+        make_progress(arguments.json),
+        placement=arguments.placement,
+        keep_work=arguments.keep_work,
+    )
     text = f"{made.documents:,} documents measured into {made.directory}"
     print_result({"annotations": made.directory, "documents": made.documents}, text, arguments.json)
     return 0

@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from isoflop.core.artifact import fsync_directory, sha256_file, sha256_json, write_json
+from isoflop.core.artifact import fsync_directory, sha256_file, sha256_json
 from isoflop.core.errors import ArtifactError, IsoflopError, RunError
 
 MARKER = "task.json"
@@ -169,7 +169,9 @@ def run_task(task: Task, threads: int = 1) -> None:
         )
         statistics = _call(task, work)
         files = {path.name: _settle(path) for path in sorted(aside.iterdir())}
-        write_json(aside / MARKER, {"statistics": statistics, "files": files})
+        marker = {"statistics": statistics, "files": files}
+        (aside / MARKER).write_text(json.dumps(marker, ensure_ascii=False), "utf-8")
+        _settle(aside / MARKER)
         _publish(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -209,4 +211,4 @@ def _publish(aside: Path, target: Path) -> None:
         if not (target / MARKER).exists():
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    fsync_directory(target.parent)
+    # A power cut may undo the renaming; the task is then run again.
