@@ -37,7 +37,7 @@ from isoflop.data.toxicity import read_word_lists
 _INDEX = "index.json"
 # Work is cut into about this many pieces, of sizes between these; none depends on the workers.
 _PIECES = 64
-_MIN_PIECE_BYTES, _MAX_PIECE_BYTES = 1 << 21, 1 << 25
+_MIN_PIECE_BYTES, _MAX_PIECE_BYTES = 1 << 20, 1 << 25
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from isoflop.data.recipe import SourceConfig
 from isoflop.data.word_problems import word_problem
 
 _MIN_PROBLEM_BYTES = 50
-_PROBLEMS_PER_SPLIT = 20_000
+_PROBLEMS_PER_SPLIT = 5_000
+_PROBLEM_BYTES = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def plan_inputs(source: SourceConfig, seed: int) -> list[InputSplit]:
             count = 2 * (source.max_bytes or 0) // _MIN_PROBLEM_BYTES + 1
         bounds = [*range(0, count, _PROBLEMS_PER_SPLIT), count]
         return [
-            InputSplit(f"{a}", "", 2 * _MIN_PROBLEM_BYTES * (b - a), a, b, seed=seed)
+            InputSplit(f"{a}", "", _PROBLEM_BYTES * (b - a), a, b, seed=seed)
             for a, b in pairwise(bounds)
         ]
     if source.kind == "python":

@@ -135,7 +135,7 @@ def judge_piece(work: Work) -> dict[str, Any]:
                     key, check = _text_keys(decision.text)
                     texts.append((key, check, first + row))
                     keys = line_keys(decision.text)
-                    if keys.size >= MIN_LINES:
+                    if keys.size:
                         telling = keys.size
                         records = np.empty(telling, LINE_RECORD)
                         records[KEY], records["document"] = keys, first + row
@@ -176,13 +176,12 @@ def _text_keys(text: str) -> tuple[int, int]:
 
 
 def line_keys(text: str) -> NDArray[np.uint64]:
-    """Hashes of the distinct telling lines of a text, whatever their indentation."""
+    """Hashes of the distinct telling lines of a text, whatever their indentation; or none at all."""
     stripped = {line.strip() for line in text.split("\n")}
-    digests = [
-        hashlib.blake2b(line.encode(), digest_size=8).digest()
-        for line in stripped
-        if len(line) >= _MIN_LINE_CHARACTERS
-    ]
+    telling = [line for line in stripped if len(line) >= _MIN_LINE_CHARACTERS]
+    if len(telling) < MIN_LINES:
+        return np.empty(0, np.uint64)
+    digests = [hashlib.blake2b(line.encode(), digest_size=8).digest() for line in telling]
     return np.unique(np.frombuffer(b"".join(digests), "<u8"))
 
 
