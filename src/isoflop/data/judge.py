@@ -176,7 +176,7 @@ def _text_keys(text: str) -> tuple[int, int]:
 
 
 def line_keys(text: str) -> NDArray[np.uint64]:
-    """Hashes of the distinct telling lines of a text, whatever their indentation; or none at all."""
+    """Hashes of the distinct telling lines of a text, whatever their indentation; or of none."""
     stripped = {line.strip() for line in text.split("\n")}
     telling = [line for line in stripped if len(line) >= _MIN_LINE_CHARACTERS]
     if len(telling) < MIN_LINES:
