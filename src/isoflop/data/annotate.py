@@ -10,12 +10,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isoflop.core.artifact import build_directory, read_manifest, sha256_json, write_manifest
+from isoflop.core.artifact import (
+    MANIFEST,
+    build_directory,
+    read_manifest,
+    sha256_file,
+    sha256_json,
+    write_manifest,
+)
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine
@@ -30,7 +37,14 @@ from isoflop.data.signals import SIGNALS, Measurer
 from isoflop.data.sources import expected_bytes, read_source
 from isoflop.data.toxicity import read_word_lists
 
-ALL_SIGNALS = (*SIGNALS, "language_score", "toxic_matches", "pii")
+if TYPE_CHECKING:
+    from isoflop.data.perplexity import Scorer
+    from isoflop.data.quality_classifier import Classifier
+
+ALL_SIGNALS = (
+    *(*SIGNALS, "language_score", "toxic_matches", "pii"),
+    *("perplexity", "classifier_score"),
+)
 _TEXTS = ("id", "text", "source", "url", "language", "identified", "meta")
 _SCHEMA = pa.schema(
     [
@@ -90,6 +104,7 @@ class Annotator:
         self._count_pii = everything or config.pii.action != "keep"
         self._toxic = read_word_lists(config.toxicity.lists) if config.toxicity.lists else None
         self._measurer = Measurer()
+        self._perplexity, self._score = _models(config)
 
     def __call__(self, document: Document) -> Annotated:
         """The document, spelled and measured."""
@@ -110,6 +125,12 @@ class Annotator:
             signals |= measure(text[:-1])
         if self._toxic is not None:
             signals["toxic_matches"] = float(self._toxic.count(text))
+        if self._perplexity is not None and text:
+            perplexity = self._perplexity(text, language)
+            if perplexity is not None:
+                signals["perplexity"] = perplexity
+        if self._score is not None and text:
+            signals["classifier_score"] = self._score(text)
         if self._count_pii:
             signals["pii"] = float(len(pii.find(text, self._config.pii.kinds)))
         return Annotated(clean, raw_bytes, identified, signals)
@@ -175,7 +196,8 @@ def check_annotations(directory: Path, recipe: DataRecipe) -> None:
     if manifest.config_sha256 != sha256_json(_annotated_part(recipe)):
         raise DataError(
             "these annotations were made with other `sources`, `seed`, `clean.spelling`, "
-            "`clean.pii.kinds` or `clean.toxicity.lists`",
+            "`clean.pii.kinds`, `clean.toxicity.lists` or models of [clean.perplexity] or "
+            "[clean.classifier]",
             where=str(directory),
             fix="Run `isoflop data annotate` with this recipe again",
         )
@@ -223,7 +245,25 @@ def _annotated_part(recipe: DataRecipe) -> dict[str, Any]:
         "spelling": clean["spelling"],
         "pii": clean["pii"]["kinds"],
         "toxicity": [path.read_text("utf-8-sig") for path in recipe.clean.toxicity.lists],
+        "models": [
+            sha256_file(model.model / MANIFEST) if model.model else None
+            for model in (recipe.clean.perplexity, recipe.clean.classifier)
+        ],
     }
+
+
+def _models(config: CleanConfig) -> tuple[Scorer | None, Classifier | None]:
+    """The models that the recipe names; their libraries are loaded only for recipes that do."""
+    perplexity, classifier = None, None
+    if config.perplexity.model is not None:
+        from isoflop.data.perplexity import Scorer
+
+        perplexity = Scorer(config.perplexity.model)
+    if config.classifier.model is not None:
+        from isoflop.data.quality_classifier import load
+
+        classifier = load(config.classifier.model)
+    return perplexity, classifier
 
 
 def _documents_path(directory: Path, index: int) -> Path:

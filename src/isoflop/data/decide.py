@@ -6,7 +6,7 @@ Not for measuring (`annotate`) nor for duplicates (`dedup`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isoflop.data import pii
 from isoflop.data.annotate import Annotated
@@ -19,7 +19,11 @@ from isoflop.data.quality import (
     first_failed,
 )
 
+if TYPE_CHECKING:
+    from isoflop.data.perplexity import Limits
+
 NOT_KEPT, UNSURE, PERSONAL = "language not kept", "language unsure", "personal data"
+PERPLEXING, LOW_SCORE = "perplexity.high", "classifier.low"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Decider:
     def __init__(self, config: CleanConfig) -> None:
         self._config = config
         self._rules = {group: group_rules(config, group) for group in GROUPS}
+        self._perplexity_limit = _perplexity_limit(config)
         keep = config.language.keep
         self._keep = frozenset({*keep, *(("zh-Hans", "zh-Hant") if "zh" in keep else ())})
 
@@ -59,6 +64,8 @@ class Decider:
             self._config.toxicity.max_matches
         ):
             reason = "toxicity.words"
+        if reason is None:
+            reason = self._models(item)
         action = self._config.pii.action
         if reason is not None or action == "keep" or not item.signals.get("pii"):
             return Decision(reason, text)
@@ -70,6 +77,15 @@ class Decider:
             return Decision(None, text, found, {"pii": found})
         return Decision(None, pii.redact(text, findings), found)
 
+    def _models(self, item: Annotated) -> str | None:
+        limit = self._perplexity_limit
+        if limit is not None and item.signals.get("perplexity", 0.0) > limit(item.language):
+            return PERPLEXING
+        classifier = self._config.classifier
+        if classifier.model and item.signals.get("classifier_score", 1.0) < classifier.min_score:
+            return LOW_SCORE
+        return None
+
     def _language(self, item: Annotated) -> str | None:
         config = self._config.language
         if self._keep and item.language not in self._keep:
@@ -77,6 +93,14 @@ class Decider:
         if item.signals.get("language_score", 1.0) < config.min_score:
             return UNSURE
         return None
+
+
+def _perplexity_limit(config: CleanConfig) -> Limits | None:
+    if config.perplexity.model is None:
+        return None
+    from isoflop.data.perplexity import Limits  # numpy and tokenizers, only for recipes that ask
+
+    return Limits(config.perplexity)
 
 
 GROUPS = ("english", "chinese", "spaced", "unspaced", "code")
