@@ -78,6 +78,7 @@ class WhyArguments(Arguments):
 _ELSEWHERE: dict[str, tuple[str, str]] = {
     "ngram": ("data_models", "train an n-gram model on good text, to filter by perplexity"),
     "classifier": ("data_models", "train a quality classifier on good and bad text"),
+    "card": ("data_card", "what a corpus holds and what was dropped, as one HTML page"),
 }
 """Word → its module in `isoflop.cli` and one line of help. A module has for each of its words a
 class `NgramArguments` and a function `ngram` that takes one and returns the exit status."""
@@ -109,9 +110,12 @@ def _call(word: str, args: list[str]) -> int:
 def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
+    from isoflop.reporting.data_card import data_card
 
     progress = make_progress(arguments.json)
-    _show(build(recipe, arguments.out, progress, arguments.annotations), arguments.json)
+    made = build(recipe, arguments.out, progress, arguments.annotations)
+    data_card(made.directory)
+    _show(made, arguments.json)
     return 0
 
 
