@@ -17,6 +17,7 @@ from isoflop.data.corpus import Corpus, build
 from isoflop.data.perplexity import Limits, Scorer, Trained
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.tokenizer import Tokenizer
+from isoflop.data.why import why
 from isoflop.models import ngram
 
 
@@ -150,6 +151,27 @@ def test_a_build_drops_the_perplexing_and_stores_the_signal(
     assert by_id["good0"]["perplexity"] > 1
     assert trained.directory.name in (tmp_path / "corpus" / "config.json").read_text()
     assert str(trained.directory) not in (tmp_path / "corpus" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("keep", [None, 0.8])
+def test_why_shows_what_another_limit_would_drop(
+    tmp_path: Path, noisy: DataRecipe, keep: float | None
+) -> None:
+    config = noisy.clean.perplexity
+    if keep is not None:
+        config = PerplexityConfig(config.model, keep=keep)
+    clean = CleanConfig(perplexity=config)
+    build(DataRecipe(noisy.sources, 0.3, 0, clean), tmp_path / "corpus")
+    signals = pq.read_table(tmp_path / "corpus" / "signals.parquet").to_pylist()
+    english = [row for row in signals if row["language"] == "en"]
+    dropped = [row["perplexity"] for row in english if row["reason"] == "perplexity.high"]
+    kept = [row["perplexity"] for row in english if row["reason"] == ""]
+    middle = sorted(kept)[len(kept) // 2]
+    [account] = why(tmp_path / "corpus", "perplexity.high", middle).accounts
+    assert account.in_force
+    assert max(kept) <= account.threshold < min(dropped)
+    assert account.failing == account.dropped == len(dropped)
+    assert account.alternatives[0].lost == sum(value > middle for value in kept)
 
 
 def test_stored_annotations_decide_alike_and_belong_to_their_model(

@@ -5,12 +5,13 @@ Not for measuring (`annotate`) nor for duplicates (`dedup`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from isoflop.data import pii
 from isoflop.data.annotate import Annotated
-from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.clean_recipe import ClassifierConfig, CleanConfig
 from isoflop.data.quality import (
     CHINESE_RULES,
     ENGLISH_RULES,
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 NOT_KEPT, UNSURE, PERSONAL = "language not kept", "language unsure", "personal data"
 PERPLEXING, LOW_SCORE = "perplexity.high", "classifier.low"
+MODEL_RULES = (
+    Rule(PERPLEXING, "perplexity", "max", math.inf),
+    Rule(LOW_SCORE, "classifier_score", "min", ClassifierConfig.min_score),
+)
+"""The rules of models, which judge all languages that their model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +134,15 @@ def group_rules(config: CleanConfig, group: str) -> tuple[Rule, ...]:
     if group in ("spaced", "unspaced"):
         families = tuple(family for family in families if family == "gopher-repetition")
     return chosen_rules(CHINESE_RULES if chinese else ENGLISH_RULES, families, quality.thresholds)
+
+
+def model_rules(config: CleanConfig) -> tuple[Rule, ...]:
+    """The rules of the models in a recipe; infinite where a model sets a limit by language."""
+    perplexing, low = MODEL_RULES
+    rules = []
+    if config.perplexity.model is not None:
+        limit = math.inf if config.perplexity.max is None else config.perplexity.max
+        rules.append(replace(perplexing, threshold=limit))
+    if config.classifier.model is not None:
+        rules.append(replace(low, threshold=config.classifier.min_score))
+    return tuple(rules)
