@@ -10,19 +10,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isoflop.core.artifact import (
-    MANIFEST,
-    build_directory,
-    read_manifest,
-    sha256_file,
-    sha256_json,
-    write_manifest,
-)
+from isoflop.core.artifact import build_directory, read_manifest, sha256_json, write_manifest
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine
@@ -31,20 +24,14 @@ from isoflop.data import pii
 from isoflop.data.clean_recipe import CleanConfig
 from isoflop.data.documents import Document, Skipped
 from isoflop.data.language import UNKNOWN, identify
+from isoflop.data.model_filters import MODEL_SIGNALS, ModelScores, fingerprints
 from isoflop.data.normalise import Normaliser
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.signals import SIGNALS, Measurer
 from isoflop.data.sources import expected_bytes, read_source
 from isoflop.data.toxicity import read_word_lists
 
-if TYPE_CHECKING:
-    from isoflop.data.perplexity import Scorer
-    from isoflop.data.quality_classifier import Classifier
-
-ALL_SIGNALS = (
-    *(*SIGNALS, "language_score", "toxic_matches", "pii"),
-    *("perplexity", "classifier_score"),
-)
+ALL_SIGNALS = (*SIGNALS, "language_score", "toxic_matches", "pii", *MODEL_SIGNALS)
 _TEXTS = ("id", "text", "source", "url", "language", "identified", "meta")
 _SCHEMA = pa.schema(
     [
@@ -104,7 +91,7 @@ class Annotator:
         self._count_pii = everything or config.pii.action != "keep"
         self._toxic = read_word_lists(config.toxicity.lists) if config.toxicity.lists else None
         self._measurer = Measurer()
-        self._perplexity, self._score = _models(config)
+        self._models = ModelScores(config.perplexity.model, config.classifier.model)
 
     def __call__(self, document: Document) -> Annotated:
         """The document, spelled and measured."""
@@ -125,12 +112,8 @@ class Annotator:
             signals |= measure(text[:-1])
         if self._toxic is not None:
             signals["toxic_matches"] = float(self._toxic.count(text))
-        if self._perplexity is not None and text:
-            perplexity = self._perplexity(text, language)
-            if perplexity is not None:
-                signals["perplexity"] = perplexity
-        if self._score is not None and text:
-            signals["classifier_score"] = self._score(text)
+        if text:
+            signals |= self._models(text, language)
         if self._count_pii:
             signals["pii"] = float(len(pii.find(text, self._config.pii.kinds)))
         return Annotated(clean, raw_bytes, identified, signals)
@@ -245,25 +228,8 @@ def _annotated_part(recipe: DataRecipe) -> dict[str, Any]:
         "spelling": clean["spelling"],
         "pii": clean["pii"]["kinds"],
         "toxicity": [path.read_text("utf-8-sig") for path in recipe.clean.toxicity.lists],
-        "models": [
-            sha256_file(model.model / MANIFEST) if model.model else None
-            for model in (recipe.clean.perplexity, recipe.clean.classifier)
-        ],
+        "models": fingerprints(recipe.clean),
     }
-
-
-def _models(config: CleanConfig) -> tuple[Scorer | None, Classifier | None]:
-    """The models that the recipe names; their libraries are loaded only for recipes that do."""
-    perplexity, classifier = None, None
-    if config.perplexity.model is not None:
-        from isoflop.data.perplexity import Scorer
-
-        perplexity = Scorer(config.perplexity.model)
-    if config.classifier.model is not None:
-        from isoflop.data.quality_classifier import load
-
-        classifier = load(config.classifier.model)
-    return perplexity, classifier
 
 
 def _documents_path(directory: Path, index: int) -> Path:
