@@ -228,7 +228,7 @@ def _annotated_part(recipe: DataRecipe) -> dict[str, Any]:
         "spelling": clean["spelling"],
         "pii": clean["pii"]["kinds"],
         "toxicity": [path.read_text("utf-8-sig") for path in recipe.clean.toxicity.lists],
-        "models": fingerprints(recipe.clean),
+        "models": fingerprints(recipe.clean.perplexity.model, recipe.clean.classifier.model),
     }
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isoflop.core.artifact import MANIFEST, read_manifest, sha256_file
-from isoflop.data.clean_recipe import CleanConfig
 
 if TYPE_CHECKING:
     from isoflop.data.perplexity import Scorer
@@ -54,14 +53,13 @@ class ModelScores:
         return signals
 
 
-def fingerprints(clean: CleanConfig) -> list[str | None]:
-    """What tells the models of a recipe from others under the same name.
+def fingerprints(*models: Path | None) -> list[str | None]:
+    """What tells model directories from others under the same name; None for None.
 
     Raises:
         ArtifactError: A model is missing.
     """
-    paths = (clean.perplexity.model, clean.classifier.model)
-    for path in paths:
+    for path in models:
         if path is not None:
             read_manifest(path)
-    return [None if path is None else sha256_file(path / MANIFEST) for path in paths]
+    return [None if path is None else sha256_file(path / MANIFEST) for path in models]
