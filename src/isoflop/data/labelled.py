@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from isoflop.core.artifact import MANIFEST
 from isoflop.core.errors import DataError
-from isoflop.data.corpus import SPLITS, held_out, inspect, split_path
-from isoflop.data.documents import Document
+from isoflop.data.corpus import inspect
+from isoflop.data.documents import Document, order_key
 from isoflop.data.recipe import SourceConfig, SourceKind
 from isoflop.data.sources import read_source
 
@@ -34,7 +34,8 @@ class Example:
 
     def held_out(self, seed: int, share: float) -> bool:
         """Whether it is not to be trained on: a function of the text alone."""
-        return held_out(self.text, seed, share)
+        draw = int.from_bytes(order_key(seed, self.text)[:8], "big")
+        return draw < share * 2.0**64
 
 
 def read_both(positive: Path, negative: Path, text_key: str = "text") -> list[Example]:
@@ -93,9 +94,7 @@ def _rows(path: Path, text_key: str, label: str | None) -> Iterator[tuple[str, A
     if (path / MANIFEST).exists():
         corpus = inspect(path)
         columns = ["text", "meta"] if label else ["text"]
-        for split in SPLITS:
-            if not split_path(path, split).exists():
-                continue
+        for split in corpus.funnel["splits"]:
             for table in corpus.row_groups(split, columns):
                 for row in table.to_pylist():
                     yield row["text"], json.loads(row["meta"]).get(label) if label else None

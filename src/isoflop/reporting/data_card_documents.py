@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from isoflop.core.errors import ArtifactError
-from isoflop.data.corpus import SPLITS
 from isoflop.data.tokenizer import Tokenizer
 from isoflop.reporting.data_card_records import BINS_PER_OCTAVE, Example, Lengths, Row, Tokens
 
@@ -83,18 +82,18 @@ class Documents:
 def _row_groups(corpus: Path) -> Iterator[pa.Table]:
     """The documents of all splits, which may be several files each, a row group at a time."""
     columns = ["id", "text", "source", "url", "language", "meta"]
-    for split in SPLITS:
-        for path in sorted((corpus / split).glob("documents*.parquet")):
-            try:
-                with pq.ParquetFile(path) as file:
-                    for number in range(file.num_row_groups):
-                        yield file.read_row_group(number, columns=columns)
-            except (OSError, pa.ArrowException) as error:
-                raise ArtifactError(
-                    f"the documents cannot be read: {error}",
-                    where=str(path),
-                    fix="Build the corpus again with `isoflop data build`",
-                ) from None
+    paths = corpus.glob("*/documents*.parquet")
+    for path in sorted(paths, key=lambda path: (path.parent.name != "train", path)):
+        try:
+            with pq.ParquetFile(path) as file:
+                for number in range(file.num_row_groups):
+                    yield file.read_row_group(number, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(
+                f"the documents cannot be read: {error}",
+                where=str(path),
+                fix="Build the corpus again with `isoflop data build`",
+            ) from None
 
 
 def host_of(url: str) -> str:
