@@ -123,7 +123,7 @@ def test_it_tells_what_was_read_kept_and_dropped(copy: Path, corpus: Corpus) -> 
         assert reason in page.text
         assert f"{drop['documents']:,} documents" in page.text
     assert "1 files or rows were broken" in page.text
-    assert "doc0" in page.text
+    assert re.search(r"\bdoc\d+", page.text)
     assert (copy / "card.html").exists()
 
 
