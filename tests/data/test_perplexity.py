@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,8 +192,7 @@ def test_stored_annotations_decide_alike_and_belong_to_their_model(
 def test_a_model_without_sound_cutoffs_is_refused(
     trained: Trained, tmp_path: Path, harm: str
 ) -> None:
-    for file in trained.directory.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(trained.directory, tmp_path, dirs_exist_ok=True)
     (tmp_path / "cutoffs.json").write_text(harm)
     with pytest.raises(ArtifactError, match=r"cutoffs\.json"):
         Scorer(tmp_path)

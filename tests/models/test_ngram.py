@@ -203,7 +203,7 @@ def test_a_model_comes_back_from_disk_as_it_was(tmp_path: Path, method: Smoothin
     np.testing.assert_array_equal(again.logprobs(test), model.logprobs(test))
     assert (again.order, again.vocab_size, again.discounts) == (3, 12, model.discounts)
     assert isinstance(again.keys[0].base, np.memmap)
-    assert (tmp_path / "model" / "tokenizer.json").read_text() == "{}"
+    assert (tmp_path / "model" / "tokenizer" / "tokenizer.json").read_text() == "{}"
     assert json.loads((tmp_path / "model" / "cutoffs.json").read_text()) == {"all": [1.0]}
 
 

@@ -5,6 +5,7 @@ What they need is loaded only for recipes that name one.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,16 +31,13 @@ class ModelScores:
     """
 
     def __init__(self, perplexity: Path | None, classifier: Path | None) -> None:
+        prints = fingerprints(perplexity, classifier)
         self._perplexity: Scorer | None = None
         self._classifier: Classifier | None = None
         if perplexity is not None:
-            from isoflop.data.perplexity import Scorer
-
-            self._perplexity = Scorer(perplexity)
+            self._perplexity = _scorer(perplexity, prints[0])
         if classifier is not None:
-            from isoflop.data.quality_classifier import load
-
-            self._classifier = load(classifier)
+            self._classifier = _classifier(classifier, prints[1])
 
     def __call__(self, text: str, language: str) -> dict[str, float]:
         """The signals of a text that is not empty; without those that do not judge its language."""
@@ -63,3 +61,18 @@ def fingerprints(*models: Path | None) -> list[str | None]:
         if path is not None:
             read_manifest(path)
     return [None if path is None else sha256_file(path / MANIFEST) for path in models]
+
+
+# A worker measures one piece of the text after another; the model stays open between them.
+@lru_cache(maxsize=2)
+def _scorer(directory: Path, _: str | None) -> Scorer:
+    from isoflop.data.perplexity import Scorer
+
+    return Scorer(directory)
+
+
+@lru_cache(maxsize=2)
+def _classifier(directory: Path, _: str | None) -> Classifier:
+    from isoflop.data.quality_classifier import load
+
+    return load(directory)

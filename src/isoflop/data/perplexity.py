@@ -137,7 +137,7 @@ class Scorer:
 
     def __init__(self, directory: Path) -> None:
         self._model = ngram.load(directory)
-        self._tokenizer = load_tokenizer(directory)
+        self._tokenizer = load_tokenizer(directory / ngram.TOKENIZER)
         self._languages = frozenset(_read_cutoffs(directory)["languages"])
 
     def __call__(self, text: str, language: str) -> float | None:

@@ -29,6 +29,8 @@ from isoflop.models.ngram_counts import count, with_starts
 from isoflop.models.ngram_smoothing import Smoothing, estimate
 
 HIGHEST_ORDER = 5
+TOKENIZER = "tokenizer"
+"""The folder of a model in which its tokenizer lies, if it has one."""
 _CONFIG = "config.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -250,9 +252,11 @@ def save(
             write_json(aside / name, value)
         for name, array in _arrays(model).items():
             np.save(aside / name, array)
-        for name in _TOKENIZER_FILES if tokenizer else ():
-            if tokenizer and (tokenizer / name).exists():
-                shutil.copyfile(tokenizer / name, aside / name)
+        if tokenizer is not None:
+            (aside / TOKENIZER).mkdir()
+            for name in _TOKENIZER_FILES:
+                if (tokenizer / name).exists():
+                    shutil.copyfile(tokenizer / name, aside / TOKENIZER / name)
         write_manifest(aside, kind="ngram", config=config, machine=machine(), inputs=inputs)
 
 
