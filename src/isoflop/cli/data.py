@@ -5,8 +5,10 @@ pyarrow is imported when there is work to do, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +81,18 @@ class WhyArguments(Arguments):
     """How many documents to show on either side of the threshold."""
 
 
+_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "ngram": ("data_models", "train an n-gram model on good text, to filter by perplexity"),
+    "classifier": ("data_models", "train a quality classifier on good and bad text"),
+    "card": ("data_card", "what a corpus holds and what was dropped, as one HTML page"),
+}
+"""Word → its module in `isoflop.cli` and one line of help. A module has for each of its words a
+class `NgramArguments` and a function `ngram` that takes one and returns the exit status."""
+
+
 def run(args: list[str]) -> int:
     """Run the command; 0 unless the input is bad."""
+    elsewhere = {word: (partial(_call, word), help_) for word, (_, help_) in _ELSEWHERE.items()}
     return dispatch(
         "data",
         {
@@ -88,14 +100,23 @@ def run(args: list[str]) -> int:
             "annotate": (_annotate, "measure once; `build --annotations` then decides in seconds"),
             "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
             "why": (_why, "what a quality rule dropped, and what other thresholds would"),
+            **elsewhere,
         },
         args,
     )
 
 
+def _call(word: str, args: list[str]) -> int:
+    module = importlib.import_module(f"isoflop.cli.{_ELSEWHERE[word][0]}")
+    asked = parse_arguments(getattr(module, f"{word.title()}Arguments"), args, f"data {word}")
+    status: int = getattr(module, word)(asked)
+    return status
+
+
 def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
+    from isoflop.reporting.data_card import data_card
 
     corpus = build(
         recipe,
@@ -105,6 +126,7 @@ def _build(args: list[str]) -> int:
         placement=arguments.placement,
         keep_work=arguments.keep_work,
     )
+    data_card(corpus.directory)
     _show(corpus, arguments.json)
     return 0
 

@@ -29,6 +29,7 @@ from isoflop.data.clean_recipe import CleanConfig, PIIName, SpellingConfig
 from isoflop.data.documents import Document, Skipped
 from isoflop.data.inputs import InputSplit, plan_inputs, read_split
 from isoflop.data.language import UNKNOWN, identify
+from isoflop.data.model_filters import CLASSIFIER_SCORE, PERPLEXITY, ModelScores, fingerprints
 from isoflop.data.normalise import Normaliser
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.signals import SIGNALS, Measurer
@@ -58,6 +59,8 @@ class MeasureConfig:
     identify: bool
     measure: bool
     count_pii: bool
+    perplexity: Path | None
+    classifier: Path | None
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -66,6 +69,8 @@ class MeasureConfig:
             "language_score": self.identify,
             "toxic_matches": bool(self.lists),
             "pii": self.count_pii,
+            PERPLEXITY: self.perplexity is not None,
+            CLASSIFIER_SCORE: self.classifier is not None,
         }
         quality = SIGNALS if self.measure else ()
         return (*quality, *(name for name, on in parts.items() if on))
@@ -80,6 +85,8 @@ def measure_config(clean: CleanConfig, everything: bool = False) -> MeasureConfi
         identify=everything or clean.language.on or clean.quality.on,
         measure=everything or clean.quality.on,
         count_pii=everything or clean.pii.action != "keep",
+        perplexity=clean.perplexity.model and clean.perplexity.model.absolute(),
+        classifier=clean.classifier.model and clean.classifier.model.absolute(),
     )
 
 
@@ -96,6 +103,7 @@ class Annotator:
         self._normalise = Normaliser(config.spelling)
         self._toxic = read_word_lists(config.lists) if config.lists else None
         self._measurer = Measurer()
+        self._models = ModelScores(config.perplexity, config.classifier)
 
     def __call__(self, document: Document) -> Annotated:
         """The document, spelled and measured."""
@@ -115,6 +123,8 @@ class Annotator:
             signals |= measure(text[:-1])
         if self._toxic is not None:
             signals["toxic_matches"] = float(self._toxic.count(text))
+        if text:
+            signals |= self._models(text, language)
         if config.count_pii:
             signals["pii"] = float(len(pii.find(text, config.kinds)))
         return Annotated(clean, raw_bytes, identified, signals)
@@ -180,6 +190,7 @@ def annotate_pieces(
         "source": to_dict(source),
         "measure": to_dict(config),
         "lists": [path.read_text("utf-8-sig") for path in config.lists],
+        "models": fingerprints(config.perplexity, config.classifier),
     }
     pieces = [
         Piece(
@@ -321,7 +332,8 @@ def check_annotations(directory: Path, recipe: DataRecipe) -> list[list[Output]]
     if manifest.config_sha256 != sha256_json(_annotated_part(recipe)):
         raise DataError(
             "these annotations were made with other `sources`, `seed`, `clean.spelling`, "
-            "`clean.pii.kinds` or `clean.toxicity.lists`",
+            "`clean.pii.kinds`, `clean.toxicity.lists` or models of [clean.perplexity] or "
+            "[clean.classifier]",
             where=str(directory),
             fix="Run `isoflop data annotate` with this recipe again",
         )
@@ -343,4 +355,5 @@ def _annotated_part(recipe: DataRecipe) -> dict[str, Any]:
         "spelling": clean["spelling"],
         "pii": clean["pii"]["kinds"],
         "toxicity": [path.read_text("utf-8-sig") for path in recipe.clean.toxicity.lists],
+        "models": fingerprints(recipe.clean.perplexity.model, recipe.clean.classifier.model),
     }

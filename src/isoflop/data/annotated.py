@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from isoflop.core.errors import ArtifactError
 from isoflop.data.documents import Document, Skipped
 from isoflop.data.language import UNKNOWN
+from isoflop.data.model_filters import MODEL_SIGNALS
 from isoflop.data.signals import SIGNALS
 
-ALL_SIGNALS = (*SIGNALS, "language_score", "toxic_matches", "pii")
+ALL_SIGNALS = (*SIGNALS, "language_score", "toxic_matches", "pii", *MODEL_SIGNALS)
 TEXTS = ("id", "text", "source", "url", "language", "identified", "meta")
 DOCUMENTS, SKIPPED = "documents.parquet", "skipped.jsonl"
 ROW_GROUP_BYTES = 8_000_000

@@ -313,4 +313,6 @@ def _recipe_json(recipe: DataRecipe) -> dict[str, Any]:
         source["path"] = Path(source["path"]).name if source["path"] else None
     toxicity = value["clean"]["toxicity"]
     toxicity["lists"] = [Path(path).name for path in toxicity["lists"]]
+    for model in (value["clean"]["perplexity"], value["clean"]["classifier"]):
+        model["model"] = Path(model["model"]).name if model["model"] else None
     return value

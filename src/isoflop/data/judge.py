@@ -24,6 +24,7 @@ from isoflop.core.recipe import from_dict, to_dict
 from isoflop.data.annotated import Annotated, documents_of, read_tables
 from isoflop.data.clean_recipe import CleanConfig
 from isoflop.data.decide import Decider, Decision
+from isoflop.data.model_filters import fingerprints
 
 JUDGED, TEXT_RECORDS, LINE_RECORDS = "judged.parquet", "texts.npy", "lines.npy"
 TEXT_RECORD = np.dtype([(KEY, "<u8"), ("check", "<u8"), ("document", "<u8")])
@@ -109,7 +110,11 @@ def judge(
     ]
     thresholds = to_dict(clean)
     thresholds["toxicity"]["lists"] = []  # the annotations hold the matches
-    judged = engine.map("judge", judge_piece, shards, {"clean": thresholds, "seed": seed})
+    models = (clean.perplexity.model, clean.classifier.model)
+    for name, model in zip(("perplexity", "classifier"), models, strict=True):
+        thresholds[name]["model"] = model and str(model.absolute())
+    parameters = {"clean": thresholds, "seed": seed, "models": fingerprints(*models)}
+    judged = engine.map("judge", judge_piece, shards, parameters)
     return [
         Shard(source, number, *outputs)
         for number, outputs in enumerate(zip(pieces, judged, strict=True))

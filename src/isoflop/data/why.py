@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from isoflop.data import pii
 from isoflop.data.annotated import ALL_SIGNALS, read_tables
 from isoflop.data.choose import choices_of, reasons_of
 from isoflop.data.clean_recipe import CleanConfig, PIIName
-from isoflop.data.decide import GROUPS, group_rules, rule_group
+from isoflop.data.decide import GROUPS, MODEL_RULES, group_rules, model_rules, rule_group
 from isoflop.data.examples import hidden_kinds
 from isoflop.data.judge import Shard, read_judged
 from isoflop.data.language import UNKNOWN
@@ -127,7 +127,7 @@ def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: i
     clean = from_dict(
         CleanConfig, read_json(corpus / "config.json")["clean"], str(corpus / "config.json")
     )
-    known = {known.name: known for known in (*CHINESE_RULES, *ENGLISH_RULES)}
+    known = {known.name: known for known in (*CHINESE_RULES, *ENGLISH_RULES, *MODEL_RULES)}
     if rule not in known:
         raise DataError(
             f"there is no quality rule `{rule}`", fix=f"There are {', '.join(sorted(known))}"
@@ -137,14 +137,23 @@ def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: i
     accounts = []
     for group in GROUPS:
         rows = np.flatnonzero((groups == group) & ~np.isnan(table["value"].to_numpy()))
-        default = [r for r in _group_defaults(group) if r.name == rule]
+        default = [r for r in (*_group_defaults(group), *MODEL_RULES) if r.name == rule]
         if rows.size and default:
-            chosen = [r for r in group_rules(clean, group) if r.name == rule]
-            one = (chosen or default)[0]
-            accounts.append(
-                _account(table.take(rows), group, one, bool(chosen), threshold, max_examples)
-            )
+            in_force = (*group_rules(clean, group), *model_rules(clean))
+            chosen = [r for r in in_force if r.name == rule]
+            mine = table.take(rows)
+            one = _finite((chosen or default)[0], mine)
+            accounts.append(_account(mine, group, one, bool(chosen), threshold, max_examples))
     return Why(rule, known[rule].signal, known[rule].side, tuple(accounts))
+
+
+def _finite(rule: Rule, table: pa.Table) -> Rule:
+    """A limit that a model set by language as what it let pass: the greatest value kept."""
+    if not math.isinf(rule.threshold):
+        return rule
+    values: NDArray[np.float64] = table["value"].to_numpy()
+    kept = values[np.array(table["reason"].to_pylist(), dtype=object) == ""]
+    return replace(rule, threshold=float(kept.max() if kept.size else values.min()))
 
 
 def _group_defaults(group: str) -> tuple[Rule, ...]:
