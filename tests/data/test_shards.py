@@ -10,7 +10,8 @@ import pytest
 from isoflop.core.artifact import MANIFEST, read_manifest
 from isoflop.core.errors import ArtifactError
 from isoflop.data.checksums import BLOCK_BYTES
-from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.shards import Shards, Split, open_shards, shard_summary, tokenize
 from isoflop.data.tokenizer import Tokenizer
 

@@ -69,6 +69,23 @@ OutPath = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
 """The type of an `out` argument: `-o DIR` or `--out DIR`."""
 
 
+PlacementName = Annotated[
+    str,
+    arg(
+        metavar="WHERE",
+        help="Where the work is done: auto (processes where that pays), inline, processes[:N], "
+        "ray[:N or :ADDRESS], slurm[:N]. The answer is the same.",
+    ),
+]
+"""The type of a `placement` argument."""
+
+KeepWork = Annotated[
+    bool,
+    arg(help="Keep the working folder OUT.work, so that a change repeats only what it concerns."),
+]
+"""The type of a `keep_work` argument."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecipeArguments(Arguments):
     """Base of the arguments of commands that take a recipe."""
