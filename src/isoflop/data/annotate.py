@@ -26,13 +26,13 @@ from isoflop.core.recipe import from_dict, to_dict
 from isoflop.data import pii
 from isoflop.data.annotated import Annotated, AnnotatedWriter
 from isoflop.data.clean_recipe import CleanConfig, PIIName, SpellingConfig
-from isoflop.data.documents import Document, Skipped
-from isoflop.data.inputs import InputSplit, plan_inputs, read_split
+from isoflop.data.documents import Document, InputSplit, Skipped
 from isoflop.data.language import UNKNOWN, identify
 from isoflop.data.model_filters import CLASSIFIER_SCORE, PERPLEXITY, ModelScores, fingerprints
 from isoflop.data.normalise import Normaliser
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.signals import SIGNALS, Measurer
+from isoflop.data.sources import plan_inputs, read_split
 from isoflop.data.toxicity import read_word_lists
 
 _INDEX = "index.json"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isoflop.core.console import SILENT, Progress
-from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.documents import Document
 from isoflop.data.duplicate_index import DuplicateIndex, open_index, write_index
 from isoflop.data.duplicates import (

@@ -45,6 +45,8 @@ _MIN_LINE_CHARACTERS = 12
 MIN_LINES = 5
 """Below this many telling lines the share of copied ones is noise; exact matching still applies."""
 
+_NO_KEYS = np.empty(0, np.uint64)
+
 # A document's number: its source, the piece of the source, its row there.
 _PIECE_BITS, _ROW_BITS = 26, 26
 
@@ -125,34 +127,37 @@ def judge_piece(work: Work) -> dict[str, Any]:
     """The task: a decision for each document, and records of the texts and lines that may stay."""
     decide = Decider(from_dict(CleanConfig, work.parameters["clean"], "clean"))
     first, seed = work.value << _ROW_BITS, work.parameters["seed"]
-    texts: list[tuple[int, int, int]] = []
-    lines: list[NDArray[np.void]] = []
+    texts, lines = [np.empty(0, TEXT_RECORD)], [np.empty(0, LINE_RECORD)]
     row, kept = 0, 0
     with pq.ParquetWriter(work.out / JUDGED, _SCHEMA, compression="zstd") as file:
         for table in read_tables(work.inputs[0]):
-            rows = []
+            rows, text_keys, keys_of_lines = [], [], []
             for item in documents_of(table):
                 work.place = f"source `{item.document.source}`, document {item.document.id}"
                 decision = decide(item)
-                size, telling = len(decision.text.encode()), 0
+                size, keys = len(decision.text.encode()), _NO_KEYS
                 if decision.reason is None:
                     kept += size
-                    key, check = _text_keys(decision.text)
-                    texts.append((key, check, first + row))
+                    text_keys.append((*_text_keys(decision.text), first + row))
                     keys = line_keys(decision.text)
-                    if keys.size:
-                        telling = keys.size
-                        records = np.empty(telling, LINE_RECORD)
-                        records[KEY], records["document"] = keys, first + row
-                        lines.append(records)
-                rows.append(_row(item, decision, size, telling, seed))
+                keys_of_lines.append(keys)
+                rows.append(_row(item, decision, size, keys.size, seed))
                 row += 1
             file.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-    write_records(work.out / TEXT_RECORDS, np.array(texts, TEXT_RECORD))
-    write_records(
-        work.out / LINE_RECORDS, np.concatenate(lines) if lines else np.empty(0, LINE_RECORD)
-    )
+            texts.append(np.array(text_keys, TEXT_RECORD))
+            lines.append(_line_records(keys_of_lines, first + row - len(rows)))
+    write_records(work.out / TEXT_RECORDS, np.concatenate(texts))
+    write_records(work.out / LINE_RECORDS, np.concatenate(lines))
     return {"bytes": kept}
+
+
+def _line_records(keys: list[NDArray[np.uint64]], first: int) -> NDArray[np.void]:
+    """Records of the lines of documents that are numbered from `first` on."""
+    sizes = [each.size for each in keys]
+    records: NDArray[np.void] = np.empty(sum(sizes), LINE_RECORD)
+    records[KEY] = np.concatenate(keys)
+    records["document"] = np.repeat(first + np.arange(len(keys)), sizes)
+    return records
 
 
 def _row(item: Annotated, decision: Decision, size: int, telling: int, seed: int) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def line_keys(text: str) -> NDArray[np.uint64]:
     stripped = {line.strip() for line in text.split("\n")}
     telling = [line for line in stripped if len(line) >= _MIN_LINE_CHARACTERS]
     if len(telling) < MIN_LINES:
-        return np.empty(0, np.uint64)
+        return _NO_KEYS
     digests = [hashlib.blake2b(line.encode(), digest_size=8).digest() for line in telling]
     return np.unique(np.frombuffer(b"".join(digests), "<u8"))
 
