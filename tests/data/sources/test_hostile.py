@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from isoflop.data.annotate import Annotator
-from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.clean_recipe import SpellingConfig
 from isoflop.data.corpus import build
+from isoflop.data.normalise import Normaliser
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.sources import plan_inputs, read_split
 
@@ -120,9 +120,8 @@ def test_mojibake_that_was_saved_as_text_is_repaired_by_the_spelling(
     (tmp_path / "x.txt").write_bytes("L’été à la côte".encode().decode("cp1252").encode())
     documents, _ = read(SourceConfig("text", path=tmp_path / "x.txt"))
     assert documents[0].text != "L’été à la côte"
-    config = CleanConfig()
-    config = CleanConfig(spelling=type(config.spelling)(mojibake=True))
-    assert Annotator(config)(documents[0]).document.text == "L’été à la côte\n"
+    normalise = Normaliser(SpellingConfig(mojibake=True))
+    assert normalise(documents[0].text) == "L’été à la côte\n"
 
 
 def test_damaged_parquet_is_named(tmp_path: Path, read: Read) -> None:
