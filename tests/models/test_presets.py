@@ -113,7 +113,9 @@ def test_an_unknown_name_is_told_with_the_nearest():
 @pytest.mark.parametrize("page", ["reference.md", "reference.zh.md"])
 def test_the_table_of_the_manual_is_that_of_the_presets(page):
     text = (Path(__file__).resolve().parents[2] / "docs" / page).read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([^`]+)` \| ([\d.]+[MB]) \| ([\d,]+) \| (\S+) % \|", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([^`]+)` \| ([\d.]+[MB]) \| ([\d,]+) \| (\S+) % \|", text, re.MULTILINE
+    )
     assert [row[0] for row in rows] == list(PRESETS)
     for name, published, ours, difference in rows:
         count = count_parameters(PRESETS[name].config).params_total
