@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -15,7 +16,6 @@ from isoflop.cli.laws_words import optimal_answer
 from isoflop.cli.main import main
 from isoflop.laws import published_law
 from isoflop.laws.mixture import fit_mixture
-from isoflop.laws.predict import Optimal
 from isoflop.laws.published import FORMULAS
 
 
@@ -163,23 +163,19 @@ def test_a_name_is_found_whatever_its_case() -> None:
     assert published_law("Besiroglu").name == "besiroglu"
 
 
-class _Divided(Optimal):
-    """A division that knows how far off it may be."""
-
-    def to_dict(self) -> dict[str, Any]:
-        ends = {"params_low": 1e9, "params_high": 4e9, "tokens_low": 5e10, "tokens_high": 2e11}
-        return {**super().to_dict(), **ends}
-
-
 def test_the_best_size_is_said_with_its_ends_where_the_law_knows_them() -> None:
     law = published_law("hoffmann-3")
     plain = law.optimal(1.2e21)
-    known = _Divided(2e9, 1e11, 1.2e21, plain.loss, plain.exponents)
-    _, said = optimal_answer(law, known)
+
+    def said(ends: tuple[float, float] | None) -> str:
+        known: Any = SimpleNamespace(**{**vars(plain), "params_ends": ends}, to_dict=plain.to_dict)
+        return optimal_answer(law, known)[1]
+
     assert (
-        "with 90 % probability the best lies at 1e+09 to 4e+09 parameters on 5e+10 to 2e+11" in said
+        "with 90 % probability the best lies at 1e+09 to 4e+09 parameters on 5e+10 to 2e+11 tokens"
+        in said((1e9, 4e9))
     )
-    assert "this law does not know" in optimal_answer(law, plain)[1]
+    assert "this law does not know" in said(None)
 
 
 @pytest.mark.parametrize(

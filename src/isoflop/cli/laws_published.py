@@ -195,7 +195,8 @@ def _model_text(model: KnownModel, against: PublishedLaw) -> str:
         )
         if found.excess_loss is not None:
             lines.append(f"  which costs {100 * found.excess_loss:.2g} % of the loss by that law")
-    lines += [model.note, f"source: {model.source}"]
+    looked_up = f"looked up at {model.checked}" if model.checked else "not looked up again"
+    lines += [model.note, f"source: {model.source} ({looked_up})"]
     return "\n".join(line for line in lines if line)
 
 

@@ -81,18 +81,21 @@ def optimal_answer(law: Any, best: Optimal) -> Answer:
     document = best.to_dict()
     document["loss"], said = prediction_answer(law, best.loss, given)
     text = _division(best.params, best.tokens, best.flops, best.exponents, said)
-    return document, _with_ends(text, document, best.loss.level)
+    return document, _with_ends(text, best)
 
 
-def _with_ends(text: str, document: Mapping[str, Any], level: float) -> str:
+def _with_ends(text: str, best: Optimal) -> str:
     """The division with where the best size and horizon lie, after its first line."""
-    names = ("params_low", "params_high", "tokens_low", "tokens_high")
-    ends = [end for name in names if (end := document.get(name)) is not None]
+    ends: tuple[float, float] | None = getattr(best, "params_ends", None)
     first, rest = text.split("\n", 1)
-    if len(ends) < len(names):
+    if ends is None:
         return f"{first}\nhow far off that may be, this law does not know\n{rest}"
-    size, data = (f"{ends[i]:.3g} to {ends[i + 1]:.3g}" for i in (0, 2))
-    said = f"with {100 * level:g} % probability the best lies at {size} parameters on {data} tokens"
+    low, high = ends
+    product = best.flops / FLOPS_PER_PARAMETER_TOKEN
+    said = (
+        f"with {100 * best.loss.level:g} % probability the best lies at {low:.3g} to {high:.3g} "
+        f"parameters on {product / high:.3g} to {product / low:.3g} tokens"
+    )
     return f"{first}\n{said}\n{rest}"
 
 

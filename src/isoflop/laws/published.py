@@ -259,6 +259,8 @@ class KnownModel:
     """Training FLOPs as published."""
     source: str
     note: str
+    checked: str = ""
+    """Address of a page on which the figures were looked up; empty where they were not."""
 
     @property
     def tokens_per_param(self) -> float | None:
