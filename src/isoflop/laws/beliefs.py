@@ -50,7 +50,7 @@ class Effect:
         if abs(self.shift_percent) < 100.0 * NOTABLE:
             return None
         return (
-            f"the weak beliefs about exponents and floor move the forecast at {REACH:g} times the "
+            f"the weak beliefs (`interval.prior_moments`) move the forecast at {REACH:g} times the "
             f"largest compute by {self.shift_percent:+.1f} % (spread {self.spread_percent:.1f} % "
             f"with them, {self.spread_loose_percent:.1f} % with beliefs five times as wide)"
         )
