@@ -66,23 +66,13 @@ class Optimal:
 
     def to_dict(self) -> dict[str, Any]:
         """The optimal document of the command line."""
-        document: dict[str, Any] = {
+        return {
             "params": self.params,
             "tokens": self.tokens,
             "flops": self.flops,
             "loss": self.loss.to_dict(),
             "exponents": dict(self.exponents),
-            "params_low": None,
-            "params_high": None,
-            "tokens_low": None,
-            "tokens_high": None,
         }
-        if self.params_ends is not None:
-            low, high = self.params_ends
-            product = self.flops / FLOPS_PER_PARAMETER_TOKEN
-            document |= {"params_low": low, "params_high": high}
-            document |= {"tokens_low": product / high, "tokens_high": product / low}
-        return document
 
 
 @dataclass(frozen=True)
