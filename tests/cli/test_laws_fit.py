@@ -341,7 +341,7 @@ def test_a_base_surface_is_held_fixed(tmp_path: Path, capsys: pytest.CaptureFixt
     assert fitted["parameters"]["E"] == json.loads(base.read_text())["parameters"]["E"]
     assert fitted["parameters"]["R_D*"] == pytest.approx(15.0, rel=0.2)
     assert main(["laws", *words, "deepseek"]) == 2
-    assert "no one surface of fresh data" in capsys.readouterr().err
+    assert "no surface of fresh data" in capsys.readouterr().err
 
 
 def test_without_priors_another_law_is_fitted(
