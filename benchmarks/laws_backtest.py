@@ -159,6 +159,33 @@ def frontier_errors(tables: Sequence[Public], cut: float) -> list[tuple[str, flo
     return found
 
 
+def sizes_line(
+    tables: Sequence[Public],
+    cut: float,
+    laws: Mapping[tuple[str, float, str], tuple[Law, RunTable, float]],
+) -> str:
+    """How far `auto` is off the best sizes of the IsoFLOP slices beyond the cut."""
+    off, half, held = [], [], []
+    for public in tables:
+        law, _, largest = laws[public.name, cut, "auto"]
+        try:
+            truth, _ = minima(public.table)
+        except TableError:
+            continue
+        for minimum in truth:
+            if minimum.flops <= 1.05 * largest:
+                continue
+            best = law.optimal(minimum.flops, LEVEL)
+            low, high = best.params_ends or (best.params, best.params)
+            off.append(abs(np.log(best.params / minimum.params)))
+            half.append(0.5 * np.log(high / low))
+            held.append(low <= minimum.params <= high)
+    return (
+        f"  best sizes  median error {100 * np.median(off):.0f} % over {len(off)} minima, held "
+        f"{100 * np.mean(held):.0f} %, half-width {100 * np.median(half):.0f} %"
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the tables; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -240,6 +267,8 @@ def _print_cut(
             for a, c, p in zip(scored["auto"], scored["chinchilla"], tables, strict=True)
         ]
         print("  auto against chinchilla, worst table: {:+.2f} points ({})".format(*max(worse)))
+    if "auto" in forms:
+        print(sizes_line(tables, cut, laws))
     optimal = frontier_errors(tables, cut)
     if optimal:
         middle = float(np.median([error for _, error in optimal]))

@@ -92,12 +92,16 @@ def oellm(rows: Rows, bend: float) -> None:
     print(f"\nOELLM, heldout = 0 (batch in sequences): {law.parameters}")
     print(f"standard errors: {law.stderr}\n{law.noise['transfer']['says']}")
 
-    def fitted(table_rows: Rows) -> HyperparameterLaw:
+    def fitted(table_rows: Rows, *, by_compute: bool = False) -> HyperparameterLaw:
         batch = SEQUENCE * column(table_rows, "batch_seqs")
-        return fit_optima(*(column(table_rows, name) for name in ("N", "D", "lr")), batch)
+        weight = column(table_rows, "C") if by_compute else None
+        columns = (column(table_rows, name) for name in ("N", "D", "lr"))
+        return fit_optima(*columns, batch, weight=weight)
 
-    small = fitted([r for r, c in zip(kept, compute, strict=True) if c <= compute.max() / 3])
-    laws = {"ours": small, **{name: published_law(name) for name in ("deepseek", "step-law")}}
+    small = [r for r, c in zip(kept, compute, strict=True) if c <= compute.max() / 3]
+    laws = {"ours": fitted(small), "ours, by compute": fitted(small, by_compute=True)}
+    laws |= {"all settings": fitted(kept)}
+    laws |= {name: published_law(name) for name in ("deepseek", "step-law")}
     lines = []
     for row in [r for r, c in zip(kept, compute, strict=True) if c > compute.max() / 3]:
         for name, one in laws.items():

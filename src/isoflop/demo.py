@@ -165,12 +165,16 @@ def _prepare(out: Path, minutes: float, clock: StageClock, progress: Progress) -
                 recipe,
                 "isoflop data build recipes/data.toml -o corpus",
             )
-            corpus.build(recipe, out / "corpus", progress)
+            corpus.build(recipe, out / "corpus", progress, placement="auto")
         if not _finished(out / "tokenizer"):
             tokenizer.train(corpus.inspect(out / "corpus"), VOCAB_SIZE, out / "tokenizer", progress)
         if not _finished(out / "shards"):
             shards.tokenize(
-                corpus.inspect(out / "corpus"), out / "tokenizer", out / "shards", progress
+                corpus.inspect(out / "corpus"),
+                out / "tokenizer",
+                out / "shards",
+                progress,
+                placement="auto",
             )
 
 

@@ -8,7 +8,15 @@ from typing import Literal
 
 import pytest
 
-from isoflop.cli.arguments import RecipeArguments, dispatch, parse_recipe_arguments
+from isoflop.cli.arguments import (
+    Arguments,
+    MaybeAmount,
+    RecipeArguments,
+    amount,
+    dispatch,
+    parse_arguments,
+    parse_recipe_arguments,
+)
 from isoflop.core.errors import RecipeError
 
 
@@ -106,3 +114,44 @@ def test_a_second_word_is_dispatched_or_explained(capsys) -> None:
         dispatch("data", choices, ["inspekt"])
     with pytest.raises(RecipeError, match="needs a second word"):
         dispatch("data", choices, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7B", 7e9),
+        ("1.4T", 1.4e12),
+        ("250m", 2.5e8),
+        ("7e9", 7e9),
+        ("250_000", 2.5e5),
+        ("-1", -1.0),
+    ],
+)
+def test_amounts_are_read_as_people_write_them(text: str, value: float) -> None:
+    assert amount(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "B", "7X", "seven", "7BB"])
+def test_what_is_no_amount_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="write 7e9 or 7B"):
+        amount(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts(Arguments):
+    """A test's own arguments."""
+
+    params: MaybeAmount = None
+    """Parameters."""
+    share: float | None = None
+    """A share."""
+
+
+def test_a_wrong_value_is_named_without_the_parsers_own_types() -> None:
+    assert parse_arguments(Amounts, ["--params", "7B"], "test").params == 7e9
+    refused = {"--params": "'x' is no number", "--share": "cannot be 'x'"}
+    for flag, said in refused.items():
+        with pytest.raises(RecipeError) as caught:
+            parse_arguments(Amounts, [flag, "x"], "test")
+        assert said in caught.value.what
+        assert "None" not in caught.value.what

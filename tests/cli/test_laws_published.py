@@ -80,3 +80,13 @@ def test_an_unknown_name_is_refused_with_a_proposal(capsys: pytest.CaptureFixtur
     assert "Did you mean llama-3?" in capsys.readouterr().err
     assert main(["laws", "published", "Gopher", "--against", "step-law"]) == 2
     assert "says nothing of allocation" in capsys.readouterr().err
+
+
+def test_a_name_of_a_law_and_of_a_model_shows_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["laws", "published", "chinchilla"]) == 0
+    said = capsys.readouterr().out
+    assert "hoffmann-1: " in said
+    assert "Chinchilla (2022): 70B parameters, 1.4T tokens" in said
+    assert main(["laws", "published", "Chinchilla", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["name"], document["model"]["params"]) == ("hoffmann-1", 70e9)

@@ -114,3 +114,13 @@ def test_runs_that_support_nothing_exit_with_1(
     assert main(["laws", "next", str(table)]) == 1
     assert "unsupported: 2 sizes" in capsys.readouterr().out
     assert main(["laws", "backtest", str(table)]) == 1
+
+
+def test_a_backtest_is_drawn_with_the_calibration_of_four_levels(
+    runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "backtest.svg"
+    scored = _run(capsys, "backtest", runs, "--form", "gamma", "--plot", str(picture))
+    drawn = picture.read_text()
+    assert "Held-out runs" in drawn
+    assert drawn.count(f"of {scored['n_held_out']} held at") == 4

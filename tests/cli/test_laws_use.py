@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from isoflop.cli.laws_fit import Form
 from isoflop.cli.laws_use import OPTIMA, PREDICTIONS
+from isoflop.cli.laws_words import optimal_answer
 from isoflop.cli.main import main
 from isoflop.laws import published_law
 from isoflop.laws.mixture import fit_mixture
@@ -37,7 +39,7 @@ def test_a_published_name_stands_where_a_file_may(capsys: pytest.CaptureFixture[
         1.8172 + 482.01 / 7e10**0.3478 + 2085.43 / 1.4e12**0.3658, rel=1e-9
     )
     assert promise["low"] < promise["loss"] < promise["high"]
-    assert "independent" in promise["basis"]
+    assert "correlations" in promise["basis"]
     best = _run(capsys, "optimal", "hoffmann-1", "--flops", "5.76e23")
     assert 60e9 < best["params"] < 75e9
 
@@ -159,3 +161,34 @@ def test_what_a_law_cannot_be_asked_is_refused_in_one_paragraph(
 
 def test_a_name_is_found_whatever_its_case() -> None:
     assert published_law("Besiroglu").name == "besiroglu"
+
+
+def test_the_best_size_is_said_with_its_ends_where_the_law_knows_them() -> None:
+    law = published_law("hoffmann-3")
+    plain = law.optimal(1.2e21)
+
+    def said(ends: tuple[float, float] | None) -> str:
+        known: Any = SimpleNamespace(**{**vars(plain), "params_ends": ends}, to_dict=plain.to_dict)
+        return optimal_answer(law, known)[1]
+
+    assert (
+        "with 90 % probability the best lies at 1e+09 to 4e+09 parameters on 5e+10 to 2e+11 tokens"
+        in said((1e9, 4e9))
+    )
+    assert "this law does not know" in said(None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "laws predict runs.csv --params 1e9 --tokens 1e10",
+        "laws what-if runs.csv --flops 1e21",
+        "plan --flops 1e21 --law runs.csv",
+        "plan --flops 1e21 --tasks runs.csv",
+    ],
+)
+def test_a_table_given_for_a_law_is_told_how_to_become_one(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words.split()) == 2
+    assert "isoflop laws fit runs.csv -o law.json" in capsys.readouterr().err

@@ -3,15 +3,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import random
+import signal
+import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from isoflop.core.artifact import read_manifest
-from isoflop.core.errors import ArtifactError, DataError
-from isoflop.data.corpus import SPLITS, Corpus, build, held_out, inspect, split_path
+from isoflop.core.engine import work_path
+from isoflop.core.errors import ArtifactError, DataError, RunError
+from isoflop.data import annotate as annotate_module
+from isoflop.data import parts as parts_module
+from isoflop.data import shards as shards_module
+from isoflop.data.choose import SPLITS
+from isoflop.data.clean_recipe import CleanConfig, PIIConfig, QualityConfig
+from isoflop.data.corpus import Corpus, build, inspect, split_path
+from isoflop.data.judge import split_draw
 from isoflop.data.recipe import DataRecipe, SourceConfig
+from isoflop.data.tokenizer import Tokenizer
 
 
 def rows(corpus: Corpus, split: str) -> list[dict[str, str]]:
@@ -47,7 +60,7 @@ def test_documents_carry_where_they_come_from(corpus: Corpus) -> None:
     assert {row["source"] for row in found} == {"text", "jsonl", "word-problems"}
     assert {row["language"] for row in found} == {"code", "mixed", "en", "zh"}
     assert len({(row["source"], row["id"]) for row in found}) == len(found)
-    assert all(json.loads(row["meta"]) == {} for row in found)
+    assert {row["source"] for row in found if "offset" in json.loads(row["meta"])} == {"jsonl"}
 
 
 def test_the_same_recipe_gives_the_same_bytes(
@@ -69,13 +82,19 @@ def test_no_text_is_in_both_splits_and_the_split_ignores_the_order_of_sources(
 
 def test_the_held_out_share_is_the_one_asked_for() -> None:
     n, share = 20_000, 0.1
-    found = sum(held_out(f"text {i}", 5, share) for i in range(n))
+    found = sum(split_draw(f"text {i}", 5) < share * 2.0**64 for i in range(n))
     assert abs(found - n * share) < 5 * (n * share * (1 - share)) ** 0.5
 
 
-def test_a_larger_share_only_adds_held_out_documents() -> None:
-    small = {i for i in range(2000) if held_out(str(i), 0, 0.05)}
-    assert small < {i for i in range(2000) if held_out(str(i), 0, 0.1)}
+def test_a_larger_share_only_adds_held_out_documents(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "texts", 200)
+    recipe = DataRecipe((SourceConfig("text", path=folder),), held_out_fraction=0.1)
+    larger = dataclasses.replace(recipe, held_out_fraction=0.3)
+    few, many = (
+        {row["text"] for row in rows(build(r, tmp_path / "c"), "held_out")}
+        for r in (recipe, larger)
+    )
+    assert few < many
 
 
 def test_a_cap_stops_at_the_first_document_beyond_it(tmp_path: Path) -> None:
@@ -153,3 +172,197 @@ def test_a_damaged_corpus_names_its_file(recipe: DataRecipe, tmp_path: Path) -> 
     (corpus.directory / "funnel.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"funnel\.json"):
         inspect(corpus.directory)
+
+
+# --- the engine under it -------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is cut as finely as that of a corpus of gigabytes."""
+    monkeypatch.setattr(annotate_module, "_MIN_PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(annotate_module, "_PIECES", 10**6)
+
+
+def files(corpus: Corpus) -> dict[str, str]:
+    return read_manifest(corpus.directory).files
+
+
+def finished_tasks(work: Path) -> Counter[str]:
+    """Stage → tasks that the working folder holds."""
+    return Counter(path.parts[-3] for path in work.glob("*/*/task.json"))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_processes_give_the_bytes_that_one_process_gives(
+    recipe: DataRecipe, tmp_path: Path
+) -> None:
+    alone = build(recipe, tmp_path / "alone", keep_work=True)
+    assert finished_tasks(work_path(alone.directory))["read"] > 4
+    spread = build(recipe, tmp_path / "spread", placement="processes:2")
+    assert files(spread) == files(alone)
+    assert not work_path(spread.directory).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_pieces")
+def test_a_local_ray_cluster_of_two_workers_gives_the_same_corpus_and_shards(
+    recipe: DataRecipe, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    built = {
+        where: build(recipe, tmp_path / where, placement=where)
+        for where in ("inline", "processes:3", "ray:2")
+    }
+    assert len({tuple(files(corpus).items()) for corpus in built.values()}) == 1
+    made = [
+        shards_module.tokenize(
+            corpus, tokenizer.directory, tmp_path / f"shards {where}", placement=where
+        )
+        for where, corpus in built.items()
+    ]
+    manifests = [read_manifest(shards.directory).files for shards in made]
+    assert manifests[0] == manifests[1] == manifests[2]
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_changed_threshold_repeats_only_the_stages_after_it(
+    recipe: DataRecipe, tmp_path: Path
+) -> None:
+    def rebuilt(changed: DataRecipe) -> Counter[str]:
+        """Build again; stage → tasks that were not there before."""
+        work = work_path(tmp_path / "c")
+        before = {path.parent for path in work.glob("*/*/task.json")}
+        build(changed, tmp_path / "c", keep_work=True)
+        return Counter(
+            path.parts[-3] for path in work.glob("*/*/task.json") if path.parent not in before
+        )
+
+    quality = QualityConfig(english=("gopher-quality",), thresholds={"gopher-quality.few-words": 3})
+    first = dataclasses.replace(recipe, clean=CleanConfig(quality=quality))
+    done = rebuilt(first)
+    assert done["read"] == done["judge"] == done["account"] > 4
+    assert rebuilt(first) == {}
+    looser = dataclasses.replace(quality, thresholds={"gopher-quality.few-words": 2})
+    again = rebuilt(dataclasses.replace(first, clean=CleanConfig(quality=looser)))
+    assert (again["read"], again["judge"]) == (0, done["judge"])
+    more_held_out = dataclasses.replace(first, held_out_fraction=0.2)
+    rebuilt(first)
+    assert set(rebuilt(more_held_out)) == {"choose", "write", "signals", "account"}
+    other_seed = dataclasses.replace(first, seed=4)
+    assert rebuilt(other_seed)["read"] > 0
+
+
+def test_a_cap_keeps_the_same_documents_however_the_reading_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_texts(tmp_path / "texts", 400)
+    source = SourceConfig("text", path=folder, max_bytes=2_000)
+    recipe = DataRecipe((source,), held_out_fraction=0.3)
+    whole = build(recipe, tmp_path / "whole")
+    monkeypatch.setattr(annotate_module, "_MIN_PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr(annotate_module, "_PIECES", 10**6)
+    cut = build(recipe, tmp_path / "cut")
+    for split in SPLITS:
+        assert rows(cut, split) == rows(whole, split)
+    assert cut.funnel["in"]["documents"] < whole.funnel["in"]["documents"] == 400
+    assert whole.funnel["dropped"]["beyond max_bytes"]["documents"] == 400 - len(
+        [row for split in SPLITS for row in rows(whole, split)]
+    )
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_split_of_many_bytes_is_several_files(
+    recipe: DataRecipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts_module, "PART_BYTES", 50_000)
+    many = build(recipe, tmp_path / "many")
+    assert len(list((many.directory / "train").iterdir())) > 2
+    for split in SPLITS:
+        one, several = (
+            [row for table in c.row_groups(split, ["id", "text"]) for row in table.to_pylist()]
+            for c in (corpus, many)
+        )
+        assert one == several
+
+
+def test_examples_are_at_most_ten_of_a_reason_and_hide_personal_data(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "texts", 40)
+    for number in range(15):
+        (folder / f"copy{number}.txt").write_text("document 3\n")
+    (folder / "broken.txt").write_bytes(b"\xff\xfe\xfd")
+    for number in range(30):
+        (folder / f"mail{number}.txt").write_text(f"Write to ann.lee{number}@corp.co.uk\n")
+    clean = CleanConfig(pii=PIIConfig(action="redact"))
+    corpus = build(
+        DataRecipe((SourceConfig("text", path=folder),), 0.3, clean=clean), tmp_path / "c"
+    )
+    found = [
+        json.loads(line)
+        for line in (corpus.directory / "examples.jsonl").read_text("utf-8").splitlines()
+    ]
+    counts = Counter(row["reason"] for row in found)
+    assert counts[""] == counts["seen before (same text)"] == 10
+    assert sum(counts.values()) == 20 + min(10, corpus.funnel["rejects"])
+    assert set(found[0]) == {"reason", "id", "source", "language", "url", "bytes", "excerpt"}
+    assert not any("@" in row["excerpt"] for row in found)
+
+
+def test_a_crash_on_a_document_names_it_and_a_repair_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_texts(tmp_path / "texts", 30)
+    recipe = DataRecipe((SourceConfig("text", path=folder),), held_out_fraction=0.3)
+
+    def fail(self: Any, document: Any) -> None:
+        raise ZeroDivisionError("oops")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(annotate_module.Annotator, "__call__", fail)
+        with pytest.raises(RunError, match=r"source `text`, \d+\.txt, document \d+\.txt.*oops"):
+            build(recipe, tmp_path / "c")
+    assert build(recipe, tmp_path / "c").funnel["kept"]["documents"] == 30
+
+
+RECIPE_TOML = """
+held_out_fraction = 0.1
+[[sources]]
+kind = "text"
+path = "{folder}"
+language = "code"
+[[sources]]
+kind = "jsonl"
+path = "{folder}/mixed.jsonl"
+[[sources]]
+kind = "word-problems"
+documents = 6_000
+[clean.quality]
+english = ["gopher-repetition"]
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(
+    text_folder: Path, tmp_path: Path, isoflop: Any
+) -> None:
+    path = tmp_path / "data.toml"
+    path.write_text(RECIPE_TOML.format(folder=text_folder))
+    began = time.monotonic()
+    command = ("data", "build", path, "--placement", "processes:2")
+    assert isoflop.run(*command, "-o", tmp_path / "whole").returncode == 0
+    seconds = time.monotonic() - began
+    draw, kills = random.Random(0), 0
+    for _ in range(10):
+        with isoflop.start(*command, "-o", tmp_path / "killed") as process:
+            time.sleep(draw.uniform(0.2, 0.8) * seconds)
+            if process.poll() is None:
+                kills += 1
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert isoflop.run(*command, "-o", tmp_path / "killed").returncode == 0
+    assert kills >= 5
+    whole, killed = (inspect(tmp_path / name) for name in ("whole", "killed"))
+    assert files(killed) == files(whole)
+    identities = [(row["source"], row["id"]) for split in SPLITS for row in rows(killed, split)]
+    assert len(set(identities)) == len(identities) == killed.funnel["kept"]["documents"]
+    assert sorted(os.listdir(tmp_path)) == ["data.toml", "killed", "whole"]

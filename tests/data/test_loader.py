@@ -4,11 +4,12 @@ from math import isclose
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import IGNORED, Loader, eval_windows, permutation
+from isoflop.data.loader import IGNORED, Loader, StreamLoader, eval_windows
+from isoflop.data.permutation import permute
 from isoflop.data.shards import Shards, Split
 from isoflop.data.tokenizer import Tokenizer
 
@@ -72,6 +73,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
     assert not any(np.array_equal(orders[a], orders[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12),
     ranks=st.integers(1, 5),
@@ -102,20 +104,22 @@ def test_going_back_gives_the_same_windows_again() -> None:
     assert np.array_equal(loader.batch(0, 5).ids_BT, before)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 50), seq_len=st.integers(1, 40))
 def test_documents_do_not_see_each_other(seed: int, seq_len: int) -> None:
     split = random_split(seed)
     windows = eval_windows(split, seq_len)
-    order = permutation((split.n_tokens - 1) // seq_len, 0, 0)
+    n_windows = (split.n_tokens - 1) // seq_len
+    order = permute(np.arange(n_windows), n_windows, 0)
+    # Oracle: which document each stored token lies in, counted out one by one.
+    owner = [
+        d
+        for d in range(split.n_documents)
+        for _ in range(split.document_starts[d], split.document_starts[d + 1])
+    ]
     for ids, labels, documents, kinds, w in zip(
         windows.ids_BT, windows.labels_BT, windows.document_BT, windows.kind_BT, order, strict=True
     ):
-        # Oracle: which document each stored token lies in, counted out one by one.
-        owner = [
-            d
-            for d in range(split.n_documents)
-            for _ in range(split.document_starts[d], split.document_starts[d + 1])
-        ]
         here = owner[w * seq_len : (w + 1) * seq_len]
         after = owner[w * seq_len + 1 : (w + 1) * seq_len + 1]
         assert [a == b for a in here for b in here] == [
@@ -127,6 +131,32 @@ def test_documents_do_not_see_each_other(seed: int, seq_len: int) -> None:
             following = int(split.tokens[w * seq_len + t + 1])
             assert ids[t] == split.tokens[w * seq_len + t]
             assert labels[t] == (following if here[t] == after[t] else IGNORED)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 50), seq_len=st.integers(1, 40))
+def test_positions_count_within_each_document(seed: int, seq_len: int) -> None:
+    batch = Loader(random_split(seed), seq_len, seed=seed).batch(0, 5)
+    for documents, positions in zip(batch.document_BT, batch.position_BT, strict=True):
+        before = documents.tolist()
+        assert positions.tolist() == [before[:t].count(d) for t, d in enumerate(before)]
+
+
+def test_streams_run_on_from_step_to_step() -> None:
+    split = random_split()
+    loader = StreamLoader(split, seq_len=7, rows=4)
+    steps = loader.n_windows // 4
+    rows = np.concatenate([loader.batch(s * 4, 4).ids_BT for s in range(steps)], axis=1)
+    labels = np.concatenate([loader.batch(s * 4, 4).labels_BT for s in range(steps)], axis=1)
+    length = (split.n_tokens - 1) // 4 // 7 * 7
+    for row in range(4):  # each stream is a stretch of the split, none missing, none twice
+        assert rows[row].tolist() == split.tokens[row * length : (row + 1) * length].tolist()
+    assert rows[:, 1:].tolist() == labels[:, :-1].tolist()
+    again = loader.batch(loader.n_windows, 4)
+    assert np.array_equal(again.ids_BT, loader.batch(0, 4).ids_BT), "the next epoch is the same"
+    assert not again.document_BT.any()
+    with pytest.raises(DataError, match="do not fill 400 streams of 7"):
+        StreamLoader(split, seq_len=7, rows=400)
 
 
 def test_text_bytes_are_those_of_the_decoded_labels(shards: Shards, tokenizer: Tokenizer) -> None:
@@ -167,35 +197,3 @@ def test_a_split_shorter_than_a_window_is_refused() -> None:
     Loader(split, 3, seed=0)
     with pytest.raises(DataError, match="4 tokens do not fill one window of 4"):
         Loader(split, 4, seed=0)
-
-
-def splitmix64(x: int) -> int:
-    mask = (1 << 64) - 1
-    x = (x + 0x9E3779B97F4A7C15) & mask
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
-    return x ^ (x >> 31)
-
-
-@given(n=st.integers(1, 300), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 10**6))
-def test_the_permutation_is_the_published_hash_computed_in_plain_integers(
-    n: int, seed: int, epoch: int
-) -> None:
-    key = splitmix64(splitmix64(seed) ^ epoch)
-    expected = sorted(range(n), key=lambda index: splitmix64(index ^ key))
-    assert permutation(n, seed, epoch).tolist() == expected
-
-
-def test_the_hash_is_splitmix64() -> None:
-    """First outputs for seed 1234567, as published with the reference implementation."""
-    gamma, state = 0x9E3779B97F4A7C15, 1234567
-    outputs = [splitmix64((state + i * gamma) & ((1 << 64) - 1)) for i in range(3)]
-    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
-
-
-def test_places_in_the_order_are_uniform() -> None:
-    n, trials = 8, 4000
-    firsts = [int(permutation(n, seed, 0)[0]) for seed in range(trials)]
-    counts = np.bincount(firsts, minlength=n)
-    chi_square = float(((counts - trials / n) ** 2 / (trials / n)).sum())
-    assert chi_square < 24.3  # 99.9 % point of chi-square with 7 degrees of freedom

@@ -9,7 +9,9 @@ import pytest
 
 from isoflop.core.artifact import MANIFEST, read_manifest
 from isoflop.core.errors import ArtifactError
-from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.checksums import BLOCK_BYTES
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.shards import Shards, Split, open_shards, shard_summary, tokenize
 from isoflop.data.tokenizer import Tokenizer
 
@@ -70,7 +72,9 @@ def test_the_tokenizer_travels_with_the_shards(shards: Shards, tokenizer: Tokeni
     assert ours.read_bytes() == (tokenizer.directory / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["train.bin", "held_out.starts.npy", "held_out.kinds.npy"])
+@pytest.mark.parametrize(
+    "name", ["train.bin", "held_out.starts.npy", "held_out.kinds.npy", "train.crc32.npy"]
+)
 def test_a_truncated_file_is_named_at_opening(copy: Path, name: str) -> None:
     path = copy / name
     path.write_bytes(path.read_bytes()[:-2])
@@ -85,20 +89,48 @@ def test_a_missing_file_is_named_at_opening(copy: Path, name: str) -> None:
         open_shards(copy)
 
 
-@pytest.mark.parametrize("name", ["train.bin", "held_out.bin", "held_out.kinds.npy", "index.json"])
+@pytest.mark.parametrize("offset", [0, 70_000, -1])
+def test_one_changed_bit_is_named_by_file_and_offset_when_it_is_read(
+    copy: Path, offset: int, shards: Shards
+) -> None:
+    path = copy / "train.bin"
+    content = bytearray(path.read_bytes())
+    assert len(content) > 70_000 + 2 * BLOCK_BYTES
+    at = offset % len(content)
+    content[at] ^= 8
+    path.write_bytes(content)
+    block = at // BLOCK_BYTES * BLOCK_BYTES
+    message = rf"train\.bin: bytes {block:,} to .* \(offset {block:#x}\) differ"
+    with pytest.raises(ArtifactError, match=message):
+        open_shards(copy, verify=True)
+    damaged = open_shards(copy).train
+    for start in range(0, damaged.n_tokens - 10, 1000):
+        touched = {(start * 2) // BLOCK_BYTES, ((start + 10) * 2 - 1) // BLOCK_BYTES}
+        if block // BLOCK_BYTES in touched:
+            with pytest.raises(ArtifactError, match=message):
+                damaged.windows(np.array([0, start]), 10)
+            break
+        found = damaged.windows(np.array([start]), 10)[0]
+        assert np.array_equal(found, shards.train.tokens[start : start + 10])
+    else:
+        with pytest.raises(ArtifactError, match=message):
+            damaged.windows(np.array([damaged.n_tokens - 10]), 10)
+
+
+@pytest.mark.parametrize("name", ["held_out.starts.npy", "held_out.kinds.npy", "index.json"])
 def test_one_changed_byte_is_found_by_verifying(copy: Path, name: str) -> None:
     open_shards(copy, verify=True)
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"{name}.*differs from its hash"):
+    with pytest.raises(ArtifactError, match=rf"{name}.*(differs|cannot be read|not valid)"):
         open_shards(copy, verify=True)
 
 
 def test_an_index_of_another_version_or_without_its_parts_is_refused(copy: Path) -> None:
     index = json.loads((copy / "index.json").read_text())
     (copy / "index.json").write_text(json.dumps({**index, "version": 99}))
-    with pytest.raises(ArtifactError, match="not an index of version 1"):
+    with pytest.raises(ArtifactError, match="not an index of version 2"):
         open_shards(copy)
     del index["dtype"]
     (copy / "index.json").write_text(json.dumps(index))

@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from isoflop.data.documents import Document
+from isoflop.data.recipe import SourceConfig
+from isoflop.data.sources import read_source
 from isoflop.data.tokenizer import Tokenizer
-from isoflop.data.word_problems import generate, word_problem
+from isoflop.data.word_problems import word_problem
 
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "×": int.__mul__}
 FORMS = {
@@ -59,7 +62,8 @@ GOLDEN_ZH = (
 
 
 def test_english_and_chinese_come_in_equal_parts() -> None:
-    languages = [document.language for document in generate("w", 0, 100)]
+    found = read_source(SourceConfig("word-problems", documents=100), 0)
+    languages = [document.language for document in found if isinstance(document, Document)]
     assert languages.count("en") == languages.count("zh") == 50
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isoflop.laws import Law, RunTable, fit, load_law
-from isoflop.laws.averaging import average, own_width, roll_out, shares
+from isoflop.laws.averaging import RELEVANCES, average, own_width, roll_out, shares, told_apart
 from isoflop.laws.backtest import backtest
 from isoflop.laws.forms import Design
 
@@ -121,3 +121,28 @@ def test_a_table_whose_large_runs_surprise_its_small_ones_gets_a_wider_interval(
     widths = [own_width(roll_out(t), share, 0.003) for t in (steady, broken)]
     assert widths[0] < 1.2 < 1.5 < widths[1]
     assert own_width((), share, 0.003) == 1.0
+
+
+def test_a_relevance_that_leaves_two_sizes_takes_no_part() -> None:
+    """Two large sizes near the lowest loss and two small ones far above it."""
+    n, d = (a.ravel() for a in np.meshgrid([1e6, 3e6, 3e8, 1e9], np.geomspace(2e9, 2e10, 6)))
+    table = RunTable.from_arrays(n, d, 1.7 + 400 * n**-0.34 + 900 * d**-0.32)
+    enough = told_apart(table)
+    assert enough[0]
+    assert not enough[-1]
+    found = average(table, Design.of(n, d), 200, np.random.default_rng(0))
+    allowed = {kappa for kappa, kept in zip(RELEVANCES, enough, strict=True) if kept}
+    assert {m.relevance for m in found.members} <= allowed
+
+
+def test_where_no_relevance_leaves_three_sizes_all_take_part() -> None:
+    n, d = (a.ravel() for a in np.meshgrid([1e8, 3e8], np.geomspace(2e9, 2e10, 6)))
+    table = RunTable.from_arrays(n, d, 1.7 + 400 * n**-0.34 + 900 * d**-0.32)
+    assert told_apart(table).all()
+
+
+def test_the_forecast_hardly_depends_on_the_seed() -> None:
+    """Draws come in mirrored pairs, so that their median moves little."""
+    found = [fit(starved(), form="auto", bootstrap=200, seed=s).predict(3e9, 6e10) for s in (1, 2)]
+    width = found[0].high - found[0].low
+    assert abs(found[0].loss - found[1].loss) < 0.05 * width

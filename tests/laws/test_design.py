@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.special import huber
 
 from isoflop.core.errors import TableError
 from isoflop.laws import RunTable, fit
 from isoflop.laws.design import basins, correlations, next_runs, prior_effect, profile
+from isoflop.laws.forms import Design, get_form
+from isoflop.laws.interval import ROBUST, measure_noise, weak_prior
 from isoflop.laws.records import select
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "laws"
@@ -37,6 +42,75 @@ def test_a_profile_holds_the_planted_exponent_and_rises_on_both_sides() -> None:
     assert found.low < 0.34 < found.high
     assert min(found.drop) < 0.05
     assert found.drop[0] > 3.84 < found.drop[-1]
+
+
+def _drop(table: RunTable, form: str, column: int, value: float | None) -> float:
+    """Twice the negative log likelihood with one coordinate held, by scipy from its own starts."""
+    chosen = get_form(form)
+    design = Design.of(table.params, table.tokens)
+    sigma = measure_noise(table, design, chosen).run_to_run
+    prior = weak_prior(chosen, table, sigma)
+    free = [i for i in range(chosen.size) if value is None or i != column]
+
+    def objective(part: np.ndarray) -> float:
+        theta = np.array(prior.centre)
+        theta[free] = part
+        if value is not None:
+            theta[column] = math.log(value)
+        off = chosen.log_loss(theta[None], design)[0] - np.log(table.loss)
+        misfit = huber(ROBUST * sigma, off).sum()
+        return 2 / sigma**2 * float(misfit + 0.5 * prior.precision @ (theta - prior.centre) ** 2)
+
+    begin = [prior.centre[free] + shift for shift in (0.0, 0.2, -0.2)]
+    tight = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-9, "fatol": 1e-9}
+    return min(
+        minimize(
+            objective, minimize(objective, start, method="BFGS").x, method="Nelder-Mead",
+            options=tight,
+        ).fun
+        for start in begin
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "parameter", "column"), [("gamma", "E", 0), ("chinchilla", "q", 4)]
+)
+def test_the_likelihood_at_a_limit_is_that_of_the_limit(
+    form: str, parameter: str, column: int
+) -> None:
+    # Few runs and much noise: the profile is far from a parabola.
+    table = select(noisy(6e-3), np.arange(0, 49, 3))
+    found = profile(table, form, parameter)
+    lowest = _drop(table, form, column, None)
+    for limit in (found.low, found.high):
+        assert _drop(table, form, column, limit) - lowest == pytest.approx(3.84, rel=0.01)
+
+
+@pytest.mark.parametrize("parameter", ["E", "g"])
+def test_25_points_give_the_limits_of_a_dense_scan(parameter: str) -> None:
+    table = noisy(5e-4)  # limits half a per cent away: a scan over a factor 8 would step over them
+    coarse, dense = (profile(table, "gamma", parameter, points) for points in (25, 121))
+    assert math.log(coarse.low / coarse.best) == pytest.approx(
+        math.log(dense.low / dense.best), rel=2e-3
+    )
+    assert math.log(coarse.high / coarse.best) == pytest.approx(
+        math.log(dense.high / dense.best), rel=2e-3
+    )
+
+
+def test_a_limit_close_to_the_best_is_found_though_a_wide_scan_steps_over_it() -> None:
+    path = SHARED / "chinchilla.csv"
+    if not path.is_file():
+        pytest.skip("no shared data")
+    rows = [
+        r
+        for r in csv.DictReader(path.read_text().splitlines())
+        if r["excluded_by_besiroglu"] != "1"
+    ]
+    table = RunTable.from_arrays(*([float(r[c]) for r in rows] for c in ("N", "D", "loss")))
+    found = profile(table, "gamma", "E")  # E cannot pass the lowest loss, a fifth above its best
+    assert found.determined
+    assert found.high / found.best < 1.05 > found.best / found.low
 
 
 def test_a_profile_of_few_noisy_runs_is_flatter() -> None:

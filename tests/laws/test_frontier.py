@@ -88,3 +88,23 @@ def test_impossible_budgets_and_levels_are_refused(law: FrontierLaw) -> None:
         law.predict(0.0)
     with pytest.raises(TableError, match="between 0 and 1"):
         law.predict(1e20, level=90)
+
+
+def test_standard_errors_stay_within_what_the_budgets_say(law: FrontierLaw) -> None:
+    """A, the loss above E at one FLOP, is known to a factor at best; height and slope at the
+    largest budget are known well, and the warning says so."""
+    assert law.stderr["A"] < 20 * law.parameters["A"]
+    said = law.warnings[-1]
+    assert "known together better than alone" in said
+    height = float(said.split("lowest loss is ")[1].split(" ")[0])
+    assert height == pytest.approx(lowest(1e20)[2], rel=0.005)
+
+
+def test_the_best_size_has_an_interval_that_holds_the_planted_one(law: FrontierLaw) -> None:
+    near, far = law.optimal(1e20), law.optimal(1e22)
+    for best in (near, far):
+        assert best.params_ends is not None
+        assert best.params_ends[0] < lowest(best.flops)[0] < best.params_ends[1]
+    low, high = np.log(near.params_ends or (1, 1))
+    lower, higher = np.log(far.params_ends or (1, 1))
+    assert higher - lower > high - low

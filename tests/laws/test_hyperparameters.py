@@ -164,6 +164,17 @@ def test_published_laws_give_their_formulas() -> None:
         published_law("alchemy")
 
 
+def test_a_choice_says_how_far_it_reaches_beyond_the_table() -> None:
+    table = _planted(1e-5, False)
+    law = fit_sweep(**table, bootstrap=50)
+    largest = {name: law.domain[name][1] for name in ("params", "tokens")}
+    beyond = law.predict(4 * largest["params"], largest["tokens"]).extrapolation
+    assert beyond["params"] == pytest.approx(4.0)
+    assert beyond["tokens"] == 1.0
+    assert beyond["flops"] > 1.0
+    assert published_law("step-law").predict(1e9, 1e11).extrapolation == {}
+
+
 def test_the_document_reads_back_to_the_same_choice(tmp_path: Path) -> None:
     law = fit_sweep(**_planted(1e-4, True), bootstrap=50)
     law.save(tmp_path / "law.json")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isoflop.core.errors import TableError
+from isoflop.laws.fit import fit
 from isoflop.laws.overtraining import (
     best_for_serving,
     diminishing_compute,
@@ -19,7 +20,9 @@ from isoflop.laws.overtraining import (
     stop_tokens,
     tokens_for_loss,
 )
+from isoflop.laws.predict import Law
 from isoflop.laws.published import published_law
+from isoflop.laws.records import RunTable
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,41 @@ def test_a_floor_cannot_be_undercut_and_a_law_must_be_a_surface() -> None:
         marginal(published_law("deepseek"), 1e9, 1e11)
     with pytest.raises(TableError, match="params must be positive"):
         marginal(BESIROGLU, -1e9, 1e11)
+
+
+@pytest.fixture(scope="module")
+def averaged() -> Law:
+    grid = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
+    n, d = (axis.ravel() for axis in grid)
+    loss = 1.7 + 400 * n**-0.34 + 410 * d**-0.28
+    noise = np.exp(1e-3 * np.random.default_rng(0).standard_normal(n.size))
+    return fit(RunTable.from_arrays(n, d, loss * noise), form="auto", bootstrap=200)
+
+
+def test_an_average_serves_by_the_same_losses_as_it_foretells(averaged: Law) -> None:
+    assert loss_at(averaged, 3e9, 2e11) == averaged.predict(3e9, 2e11).loss
+    tokens = tokens_for_loss(averaged, 3e9, 2.2)
+    assert tokens is not None
+    assert averaged.predict(3e9, tokens).loss == pytest.approx(2.2, rel=1e-9)
+    assert tokens_for_loss(averaged, 1e6, 2.2) is None
+    best = best_for_serving(averaged, 2.2, 1e12)
+    assert averaged.predict(best.params, best.tokens).loss == pytest.approx(2.2, rel=1e-6)
+    for params in best.params * np.geomspace(0.5, 2.0, 21):
+        needed = tokens_for_loss(averaged, params, 2.2)
+        if needed is not None:
+            assert 6 * params * needed + 2 * params * 1e12 >= best.total_flops * (1 - 1e-6)
+    # The planted surface's own answer is near.
+    planted = Plain("chinchilla", {"E": 1.7, "A": 400.0, "B": 410.0, "a": 0.34, "b": 0.28})
+    assert best.params == pytest.approx(best_for_serving(planted, 2.2, 1e12).params, rel=0.25)
+
+
+def test_the_margins_of_an_average_are_those_of_its_losses(averaged: Law) -> None:
+    found = marginal(averaged, 1e9, 2e10)
+    doubled = loss_at(averaged, 2e9, 2e10)
+    assert found.per_doubling_params == pytest.approx(found.loss - doubled)
+    planted = Plain("chinchilla", {"E": 1.7, "A": 400.0, "B": 410.0, "a": 0.34, "b": 0.28})
+    truth = marginal(planted, 1e9, 2e10)
+    assert found.per_percent_params == pytest.approx(truth.per_percent_params, rel=0.1)
+    assert found.per_percent_tokens == pytest.approx(truth.per_percent_tokens, rel=0.1)
+    with pytest.raises(TableError, match="floor is 1"):
+        best_for_serving(averaged, 0.5, 1e12)

@@ -41,6 +41,18 @@ def test_the_optimum_is_where_a_search_over_sizes_finds_the_lowest_loss(law: Law
     assert 6 * best.params * best.tokens == pytest.approx(flops, rel=1e-12)
 
 
+def test_the_best_size_lies_between_its_ends_which_part_with_distance(law: Law) -> None:
+    planted = (0.34 * 200 / (0.3 * 400)) ** (1 / 0.64)
+    widths = []
+    for flops in (1e16, 1e18, 1e20):
+        best = law.optimal(flops)
+        assert best.params_ends is not None
+        low, high = best.params_ends
+        assert low < planted * (flops / 6) ** (0.3 / 0.64) < high
+        widths.append(high / low)
+    assert widths == sorted(widths)
+
+
 def test_exponents_say_how_the_optimum_moves(law: Law) -> None:
     one, hundred = law.optimal(1e18), law.optimal(1e20)
     assert hundred.params / one.params == pytest.approx(100 ** one.exponents["a"], rel=1e-9)

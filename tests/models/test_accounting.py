@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from isoflop.models import accounting, fused
 from isoflop.models import config as config_module
+from isoflop.models import fused, moe
 from isoflop.models.accounting import (
-    FLOAT32_BYTES,
+    ParameterCount,
     count_parameters,
+    flops_6n,
+    flops_per_pair,
     flops_per_token,
     kv_bytes_per_token,
-    memory_bytes,
 )
-from isoflop.models.decoder import Decoder, KVCache
+from isoflop.models.build import AnyModel
+from isoflop.models.layers import KVCache
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS
 
 
-def _roles(decoder: Decoder) -> dict[str, int]:
-    found = dict.fromkeys(("input_embedding", "attention", "feed_forward", "norm", "output"), 0)
-    for name, parameter in decoder.named_parameters():
+def _roles(model: AnyModel) -> dict[str, int]:
+    roles = [field.name for field in fields(ParameterCount)]
+    found = dict.fromkeys(roles, 0)
+    tied = getattr(model.config, "tie_embeddings", True)
+    for name, parameter in model.named_parameters():
         if name == "embed_tokens.weight":
-            role = "output" if decoder.config.tie_embeddings else "input_embedding"
-        elif name == "lm_head.weight":
-            role = "output"
+            role = "output" if tied else "input_embedding"
+        elif "embed_norm" not in name and name.startswith("embed_"):
+            role = "position_embedding"
         elif "norm" in name:
             role = "norm"
+        elif name.startswith(("lm_head", "token_head", "pooler", "pair_head")):
+            role = "output"
         else:
-            role = "attention" if "self_attn" in name else "feed_forward"
+            role = "feed_forward" if ".mlp." in name else "attention"
         found[role] += parameter.numel()
+    experts = getattr(model.config, "experts", None)
+    if experts is not None:
+        routed = [p for name, p in model.named_parameters() if ".mlp.experts." in name]
+        found["inactive"] = sum(p[0].numel() * (experts.n_experts - experts.top_k) for p in routed)
     return found
 
 
-def test_parameters_by_role_are_those_of_the_module(any_decoder):
+def test_parameters_by_role_are_those_of_the_module(any_form):
+    assert vars(count_parameters(any_form.config)) == _roles(any_form)
+
+
+def test_parameters_of_every_shape_are_those_of_the_module(any_decoder):
     assert vars(count_parameters(any_decoder.config)) == _roles(any_decoder)
 
 
-def test_params_leaves_out_input_embeddings_only(any_decoder):
-    count = count_parameters(any_decoder.config)
-    total = sum(parameter.numel() for parameter in any_decoder.parameters())
-    lookup = any_decoder.embed_tokens.weight.numel()
+def test_parameters_of_encoders_and_encoder_decoders_too(encoder_of, t5_of):
+    for model in (
+        encoder_of(), encoder_of(pair_head=False, n_types=3), t5_of(),
+        t5_of(activation="geglu", tie_embeddings=False),
+    ):  # fmt: skip
+        assert vars(count_parameters(model.config)) == _roles(model)
+
+
+def test_params_leaves_out_embeddings_of_tokens_and_positions_only(any_form):
+    count, config = count_parameters(any_form.config), any_form.config
+    total = sum(parameter.numel() for parameter in any_form.parameters())
+    lookup = 0 if config.tie_embeddings else any_form.embed_tokens.weight.numel()
+    places = config.max_seq_len * config.d_model if config.positions == "learned" else 0
     assert count.params_total == total
-    assert count.params == total - (0 if any_decoder.config.tie_embeddings else lookup)
+    assert count.params == total - lookup - places
+    assert count.non_embedding == count.params - config.vocab_size * config.d_model
+    assert flops_6n(config) == 6 * (count.params - count.inactive)
 
 
-def _counted(decoder: Decoder, *, backward: bool) -> int:
+def _counted(model: AnyModel, *, backward: bool) -> int:
     ids = torch.zeros(ROWS, SEQ_LEN, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
-        logits = decoder(ids)
+        logits = model(ids)
         if backward:
             logits.sum().backward()
     return counter.get_total_flops()
@@ -64,7 +91,6 @@ def form(request, monkeypatch):
     monkeypatch.setattr(fused, "_ONEDNN", None)
     if request.param == "plain":
         monkeypatch.setattr(config_module, "LONGEST_FUSED", 0)
-        monkeypatch.setattr(accounting, "LONGEST_FUSED", 0)
     return request.param
 
 
@@ -91,73 +117,69 @@ def test_attention_flops_are_half_of_the_whole_square_that_a_block_computes(form
     assert training == TOKENS * (flops.training + 3 * flops.attention_scores)
 
 
-def _saved_bytes(decoder: Decoder, n_documents: int) -> int:
-    """Bytes that a forward pass up to the loss keeps for the backward pass, weights aside."""
-    ids = torch.zeros(ROWS, SEQ_LEN, dtype=torch.long)
-    document = torch.arange(SEQ_LEN).mul(n_documents).div(SEQ_LEN, rounding_mode="floor")
-    document_BT = document.expand(ROWS, -1).contiguous()
-    own = {t.untyped_storage().data_ptr() for t in (*decoder.parameters(), *decoder.buffers())}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage().data_ptr()
-        if storage not in own:
-            kept[storage] = tensor  # held, so that no address is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = decoder.hidden(ids, document_BT)
-    assert hidden.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+@pytest.mark.parametrize("form", ["plain"], indirect=True)
+def test_flops_of_every_form_are_those_torch_counts(form, any_form, monkeypatch):
+    # Every position a token of its own, so that no expert's product is counted apart.
+    monkeypatch.setattr(moe, "ALIGNED_BYTES", 10**9)
+    config = any_form.config
+    flops = flops_per_token(config, SEQ_LEN)
+    with sdpa_kernel(SDPBackend.MATH):
+        counted = _counted(any_form, backward=False)
+    # A plain kernel multiplies the whole square.
+    square = 4 * config.n_layers * SEQ_LEN * config.n_heads * config.head_dim
+    if config.positions == "relative":
+        # Distances are projected once for the batch; here once a sequence, as for a token.
+        projected = 2 * config.n_layers * config.d_model * config.n_heads * config.head_dim
+        square = square * 3 // 2 - projected // ROWS
+    expected = flops.forward - flops.attention_scores + square
+    assert counted == TOKENS * expected
 
 
-def test_activations_of_packed_documents_are_foretold_to_one_percent(form, any_decoder):
-    foretold = memory_bytes(
-        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
-    ).activations
-    assert foretold == pytest.approx(_saved_bytes(any_decoder, n_documents=3), rel=0.01)
+def test_a_window_saves_what_lies_before_it(config_of):
+    # Token t (from 1) has min(t, w) keys; the formula leaves out the half key of the diagonal.
+    for window in (5, 12, 31):
+        counted = flops_per_token(config_of(window=window), SEQ_LEN).attention_scores
+        keys = sum(min(t - 0.5, window) for t in range(1, SEQ_LEN + 1)) / SEQ_LEN
+        assert counted == pytest.approx(4 * 2 * 32 * keys, rel=0.02)
+    assert flops_per_token(config_of(window=32), 32) == flops_per_token(config_of(), 32)
 
 
-def test_activations_of_whole_documents_are_at_most_those_foretold_and_within_a_tenth(
-    form, any_decoder
-):
-    foretold = memory_bytes(
-        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
-    ).activations
-    assert 0.9 * foretold <= _saved_bytes(any_decoder, n_documents=1) <= foretold
+@pytest.mark.parametrize("form", ["plain"], indirect=True)
+def test_flops_of_an_encoder_are_those_torch_counts(form, encoder_of):
+    encoder = encoder_of(pair_head=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert _counted(encoder, backward=False) == (
+            TOKENS * flops_per_token(encoder.config, SEQ_LEN).forward
+        )
 
 
-def test_weights_gradients_and_moments_are_those_of_adamw(any_decoder):
-    optimizer = torch.optim.AdamW(any_decoder.parameters(), fused=True)
-    any_decoder(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
-    optimizer.step()
-    moments = sum(
-        value.nbytes
-        for state in optimizer.state.values()
-        for name, value in state.items()
-        if name != "step"
-    )
-    memory = memory_bytes(any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
-    assert memory.parameters == sum(p.nbytes for p in any_decoder.parameters())
-    assert memory.gradients == sum(p.grad.nbytes for p in any_decoder.parameters())
-    assert memory.optimizer == moments
-    parts = (memory.parameters, memory.gradients, memory.optimizer, memory.activations, memory.loss)
-    assert memory.total == sum(parts)
+@pytest.mark.parametrize("changes", [{}, {"activation": "geglu", "tie_embeddings": False}])
+def test_flops_of_a_pair_are_those_torch_counts(changes, t5_of):
+    model, source, target = t5_of(**changes), 24, 16
+    ids = (torch.zeros(ROWS, n, dtype=torch.long) for n in (source, target))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(*ids)
+    flops, config = flops_per_pair(model.config, source, target), model.config
+    hidden_half = 4 * config.n_decoder_layers * config.n_heads * config.head_dim * target**2 // 2
+    assert counter.get_total_flops() == ROWS * (flops.forward + hidden_half)
 
 
-def test_logits_are_counted_for_one_chunk_only(config_of):
-    config = config_of(vocab_size=1000)
-    small, large = (
-        memory_bytes(config, micro_batch_tokens=tokens, seq_len=32, loss_chunk_tokens=512).loss
-        for tokens in (512, 4096)
-    )
-    assert large - small == FLOAT32_BYTES * 2 * (4096 - 512) * config.d_model
-
-
-def test_cache_bytes_per_token_are_those_of_the_cache(any_decoder):
-    cache = KVCache(any_decoder.config.n_layers)
+def test_cache_bytes_per_token_are_those_of_the_cache(any_form):
+    cache = KVCache(any_form.config.n_layers)
     with torch.no_grad():
-        any_decoder(torch.zeros(1, 5, dtype=torch.long), cache=cache)
+        any_form(torch.zeros(1, 5, dtype=torch.long), cache=cache)
     held = sum(t.nbytes for pair in cache._layers if pair is not None for t in pair)
-    assert held == 5 * kv_bytes_per_token(any_decoder.config)
-    assert kv_bytes_per_token(any_decoder.config, 2) * 2 == kv_bytes_per_token(any_decoder.config)
+    assert held == 5 * kv_bytes_per_token(any_form.config)
+    assert kv_bytes_per_token(any_form.config, 2) * 2 == kv_bytes_per_token(any_form.config)
+
+
+def test_a_pair_keeps_keys_and_values_of_both_sides(t5_of, encoder_of):
+    model = t5_of()
+    source = model.decoder.source(torch.zeros(1, 7, 32))
+    assert sum(t.nbytes for pair in source for t in pair) == 7 * kv_bytes_per_token(model.config)
+    cache = KVCache(model.config.n_decoder_layers)
+    with torch.no_grad():
+        model.decode(torch.zeros(1, 5, dtype=torch.long), source, cache)
+    held = sum(t.nbytes for pair in cache._layers if pair is not None for t in pair)
+    assert held == 5 * kv_bytes_per_token(model.config)
+    assert kv_bytes_per_token(encoder_of().config) == 0

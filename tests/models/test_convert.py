@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from isoflop.core.artifact import MANIFEST, read_manifest
 from isoflop.core.errors import ArtifactError
 from isoflop.data.tokenizer import load as load_tokenizer
-from isoflop.models.convert import load_decoder, save_model
+from isoflop.models.convert import load_decoder, load_model, save_model
 
 MIXED = "def f(x):\n    return x + 1  # 你好，世界 42\r\n\tnaïve — 🙂 <|endoftext|> Ünïcode\n\n"
 
@@ -70,30 +70,46 @@ def saved(decoder_of, tmp_path):
     return tmp_path / "model"
 
 
-def test_a_saved_model_comes_back_bit_by_bit(any_decoder, tmp_path):
-    save_model(any_decoder, tmp_path / "model")
+def test_a_saved_model_comes_back_bit_by_bit(any_form, tmp_path):
+    save_model(any_form, tmp_path / "model")
     back = load_decoder(tmp_path / "model")
-    assert back.config == any_decoder.config
+    assert back.config == any_form.config
     assert not back.training
-    ours, theirs = any_decoder.state_dict(), back.state_dict()
+    ids = torch.zeros(1, 5, dtype=torch.long)
+    assert torch.equal(back(ids), any_form(ids)), "tables of positions too"
+    ours, theirs = any_form.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (back.lm_head.weight is back.embed_tokens.weight) == back.config.tie_embeddings
 
 
 @torch.no_grad()
-def test_transformers_opens_a_saved_model_with_equal_logits(any_decoder, tmp_path):
+def test_transformers_opens_a_saved_model_with_equal_logits(known_form, tmp_path):
     transformers = pytest.importorskip("transformers")
-    save_model(any_decoder, tmp_path / "model")
+    save_model(known_form, tmp_path / "model")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="transformers")
         theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
-    assert type(theirs).__name__ == "Qwen3ForCausalLM"
+    assert [type(theirs).__name__] == theirs.config.architectures
     assert theirs.dtype == torch.float32
     ids = torch.randint(
-        any_decoder.config.vocab_size, (3, 20), generator=torch.Generator().manual_seed(0)
+        known_form.config.vocab_size, (3, 20), generator=torch.Generator().manual_seed(0)
     )
-    torch.testing.assert_close(any_decoder(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(known_form(ids), theirs(ids).logits, atol=2e-5, rtol=0)
+
+
+def test_an_encoder_and_an_encoder_decoder_come_back_bit_by_bit(encoder_of, t5_of, tmp_path):
+    untied = {"activation": "geglu", "tie_embeddings": False}
+    for number, model in enumerate(
+        (encoder_of(), encoder_of(pair_head=False), t5_of(), t5_of(**untied))
+    ):
+        save_model(model, tmp_path / str(number))
+        back = load_model(tmp_path / str(number))
+        assert back.config == model.config
+        ours, theirs = model.state_dict(), back.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        with pytest.raises(ArtifactError, match="and a decoder is needed here"):
+            load_decoder(tmp_path / str(number))
 
 
 @torch.no_grad()
@@ -181,10 +197,16 @@ def test_a_cut_off_weight_file_is_an_error_with_a_way_out(saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(architectures=["LlamaForCausalLM"]), r"\['LlamaForCausalLM'\]"),
+        (lambda c: c.update(architectures=["FalconForCausalLM"]), r"\['FalconForCausalLM'\]"),
+        (lambda c: c.update(architectures="Qwen3ForCausalLM"), "the architecture is Qwen3"),
         (lambda c: c.update(attention_bias=True), "not known here: attention_bias"),
         (lambda c: c.update(rope_parameters={"rope_type": "yarn"}), "not known here: rope_type"),
         (lambda c: c.update(rope_scaling={"type": "linear"}, rope_parameters=None), "rope_type"),
+        (
+            lambda c: c.update(use_sliding_window=True, sliding_window=4, max_window_layers=1),
+            "some",
+        ),
+        (lambda c: c.update(vocab_size=10**12, hidden_size=10**12), "are impossible"),
         (lambda c: c.update(quantization_config={}), "quantization_config"),
         (lambda c: c.pop("hidden_size"), "there is no hidden_size"),
         (lambda c: c.update(head_dim="8"), "head_dim is '8', not a number"),

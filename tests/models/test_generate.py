@@ -44,6 +44,12 @@ def test_text_with_a_cache_is_that_without_also_past_the_window(any_decoder, len
     assert generate(small, prompt, 70) == _without_cache(small, prompt, 70)
 
 
+@pytest.mark.parametrize("length", [5])
+def test_every_form_writes_with_a_cache_what_it_writes_without(any_form, length):
+    prompt = [(7 * i + 3) % 97 for i in range(length)]
+    assert generate(any_form, prompt, 40) == _without_cache(any_form, prompt, 40)
+
+
 def test_a_model_of_one_position_still_writes(decoder_of):
     decoder = decoder_of(max_seq_len=1)
     assert generate(decoder, [1, 2], 5) == _without_cache(decoder, [1, 2], 5)

@@ -10,6 +10,8 @@ import pytest
 
 from isoflop.core.errors import ArtifactError, RecipeError, TableError
 from isoflop.laws import RunTable, fit
+from isoflop.laws.frontier import fit_frontier
+from isoflop.laws.isoflop_law import fit_isoflop
 from isoflop.planning.forecast import resolve_law
 
 CHINCHILLA = 5.76e23
@@ -61,11 +63,46 @@ def test_the_interval_of_anothers_law_is_at_least_eight_percent_either_way() -> 
         assert promise.high >= promise.loss * np.exp(1.645 * 0.05) * 0.999
 
 
-def test_a_law_of_allocation_alone_promises_no_loss() -> None:
+def test_a_law_of_allocation_alone_takes_its_loss_from_the_default_and_says_so() -> None:
     law = resolve_law("llama-3")
     # Llama Team 2024, section 3.2.1: 402 billion on 16.55 trillion tokens, which is 3.99e25.
     assert law.optimal(3.8e25)[1] == pytest.approx(16.55e12, rel=0.01)
-    assert law.loss(4e11, 1.6e13, 0.9) is None
+    promise, default = law.loss(4e11, 1.6e13, 0.9), resolve_law(None).loss(4e11, 1.6e13, 0.9)
+    assert promise == default
+    assert law.loss_count == resolve_law(None).count
+    assert "no formula for the loss: the loss is that of besiroglu" in law.notes[-1]
+
+
+def fixed_budgets() -> RunTable:
+    """Six budgets, nine sizes each; equal exponents and A = B make N_opt = (C/6)^(1/2)."""
+    grid = np.meshgrid(np.geomspace(0.25, 4.0, 9), np.geomspace(1e17, 1e20, 6))
+    share, flops = (axis.ravel() for axis in grid)
+    n = share * np.sqrt(flops / 6)
+    noise = np.exp(2e-4 * np.random.default_rng(0).standard_normal(n.size))
+    d = flops / 6 / n
+    return RunTable.from_arrays(n, d, (1.7 + 400 * n**-0.3 + 400 * d**-0.3) * noise)
+
+
+def test_a_frontier_plans_runs_of_about_the_best_size_and_promises_no_others(
+    tmp_path: Path,
+) -> None:
+    fit_frontier(fixed_budgets()).save(tmp_path / "law.json")
+    law = resolve_law(tmp_path / "law.json")
+    params, tokens = law.optimal(6e20)
+    assert params == pytest.approx(1e10, rel=0.05)
+    promise = law.loss(params, tokens, 0.9)
+    assert promise is not None
+    truth = 1.7 + 800 * 1e10**-0.3
+    assert promise.low < truth < promise.high
+    assert law.loss(3 * params, tokens / 3, 0.9) is None
+
+
+def test_an_isoflop_law_divides_and_takes_the_loss_from_the_default(tmp_path: Path) -> None:
+    fit_isoflop(fixed_budgets(), bootstrap=60).save(tmp_path / "law.json")
+    law = resolve_law(tmp_path / "law.json")
+    assert law.optimal(6e20)[0] == pytest.approx(1e10, rel=0.1)
+    assert law.own
+    assert law.loss(1e10, 1e10, 0.9) == resolve_law("besiroglu").loss(1e10, 1e10, 0.9)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from isoflop.core.errors import IsoflopError, RecipeError
 from isoflop.core.hardware import Calibration
 from isoflop.laws import RunTable, fit
+from isoflop.laws.frontier import fit_frontier
 from isoflop.laws.tasks import fit_task
 from isoflop.models.accounting import count_parameters
 from isoflop.planning import Plan, plan
@@ -211,3 +212,40 @@ def test_what_cannot_be_planned_is_refused_with_the_way_out(
         plan(**budget)  # type: ignore[arg-type]
     assert said in str(refused.value)
     assert refused.value.fix is not None or isinstance(refused.value, RecipeError) or said
+
+
+def test_a_frontier_of_ones_own_plans_its_best_size_and_no_loss_for_another(tmp_path: Path) -> None:
+    grid = np.meshgrid(np.geomspace(0.25, 4.0, 9), np.geomspace(1e18, 1e20, 6))
+    share, flops = (axis.ravel() for axis in grid)
+    n = share * np.sqrt(flops / 60)  # ten tokens per parameter are best
+    noise = np.exp(2e-4 * np.random.default_rng(0).standard_normal(n.size))
+    loss = 1.7 + 400 * n**-0.3 + 400 * (flops / 60 / n) ** -0.3
+    law = fit_frontier(RunTable.from_arrays(n, flops / 6 / n, loss * noise))
+    law.save(tmp_path / "frontier.json")
+    made = plan(flops=1e21, gpus=8, law=tmp_path / "frontier.json")
+    assert made.params == pytest.approx(law.optimal(1e21).params, rel=0.05)
+    assert made.loss is not None
+    assert made.loss.value == pytest.approx(law.predict(made.flops).loss, rel=1e-9)
+    assert made.ladder is None
+    far = plan(flops=1e21, gpus=8, law=tmp_path / "frontier.json", params=made.params / 4)
+    assert far.loss is None
+    assert any("no loss is promised" in said for said in far.assumptions)
+
+
+def test_a_law_that_only_divides_says_whose_loss_it_takes() -> None:
+    made = plan(flops=1e21, gpus=8, law="deepseek")
+    assert made.loss is not None
+    assert any("the loss is that of besiroglu" in said for said in made.assumptions)
+
+
+@pytest.mark.parametrize("what", ["tasks", "hyperparameters"])
+def test_a_law_of_another_form_is_refused_where_scores_or_rates_are_asked(
+    what: str, tmp_path: Path
+) -> None:
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e7, 1e9, 4), np.geomspace(1e9, 1e11, 4)))
+    path = tmp_path / "law.json"
+    noise = np.exp(1e-3 * np.random.default_rng(0).standard_normal(n.size))
+    table = RunTable.from_arrays(n, d, (1.7 + 400 * n**-0.34 + 410 * d**-0.28) * noise)
+    fit(table, bootstrap=100).save(path)
+    with pytest.raises(RecipeError, match="a law of the form chinchilla"):
+        plan(flops=1e21, gpus=8, **{what: [path] if what == "tasks" else path})

@@ -11,7 +11,7 @@ import pytest
 from isoflop.core.errors import RecipeError
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.training.optimizer_recipe import OptimizerConfig
-from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig
+from isoflop.training.recipe import DataConfig, MixtureSource, ModelConfig, TrainConfig
 
 TRAIN = TrainConfig(global_batch_tokens=1024, micro_batch_tokens=512, seq_len=128)
 
@@ -80,3 +80,11 @@ def test_an_impossible_ladder_is_refused(changes: dict[str, Any], message: str) 
     with pytest.raises(RecipeError) as caught:
         ladder(**changes)
     assert message in str(caught.value)
+
+
+def test_a_curriculum_is_refused_since_runs_share_trunks() -> None:
+    constant = (MixtureSource("a", Path("a"), weight=1.0), MixtureSource("b", Path("b"), weight=2))
+    replace(ladder(), data=DataConfig(mixture=constant))
+    moving = (MixtureSource("a", Path("a"), curriculum=((0.0, 1.0), (1.0, 0.5))),)
+    with pytest.raises(RecipeError, match="runs of several horizons share a trunk"):
+        replace(ladder(), data=DataConfig(mixture=moving))

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from isoflop.core.errors import TableError
 from isoflop.core.ledger import Promise, Tally
-from isoflop.laws import isoflop
+from isoflop.laws import design, isoflop
 from isoflop.laws.backtest import Backtest, Scored
 from isoflop.laws.curve_fit import Curve
 from isoflop.laws.fit import fit
@@ -277,14 +277,15 @@ def test_the_frontier_is_the_laws_optimum_at_each_budget(law: Law) -> None:
         assert loss <= law.predict(best.params * 1.5, best.tokens / 1.5).loss
 
 
-def test_a_quadratic_profile_gives_the_normal_interval() -> None:
-    values = 2.0 * np.exp(np.linspace(-2, 2, 25))
-    drop = (np.log(values / 2.0) / 0.03) ** 2  # standard deviation 3 %, far finer than the grid
-    found = law_data._smooth("E", values, drop, 2.0)
-    assert found.low == pytest.approx(2.0 * math.exp(-1.96 * 0.03), rel=1e-6)
-    assert found.high == pytest.approx(2.0 * math.exp(1.96 * 0.03), rel=1e-6)
-    flat = law_data._smooth("E", values, np.where(values > 2, 0.0, drop), 2.0)
-    assert flat.high is None
+def test_a_profile_is_drawn_as_a_parabola_where_it_is_one() -> None:
+    values = 2.0 * np.exp(np.linspace(-0.1, 0.1, 25))
+    drop = (np.log(values / 2.0) / 0.03) ** 2
+    said = design.Profile("E", tuple(values), tuple(drop), 2.0, 1.9, np.inf)
+    found = law_data.drawn_profile(said)
+    assert (found.low, found.high) == (1.9, None)
+    assert len(found.points) > 25
+    for value, height in found.points:
+        assert height == pytest.approx((math.log(value / 2.0) / 0.03) ** 2, abs=1e-9)
 
 
 def test_the_table_of_known_models_gives_a_dot_to_each_whose_data_are_public() -> None:
@@ -409,7 +410,7 @@ def test_laws_of_other_forms_are_drawn_as_far_as_they_go(table: RunTable) -> Non
     check_alone(law_plot.plot_law(rates, swept))
     columns = {n: getattr(swept, n) for n in ("params", "tokens", "loss", "learning_rate")}
     assert law_plot.plot_law(rates, FigureTable(columns)) == law_plot.plot_law(rates, swept)
-    with pytest.raises(TableError, match="sweep"):
+    with pytest.raises(TableError, match="which has the runs"):
         law_plot.plot_law(rates)
     with pytest.raises(TableError, match="nothing to draw"):
         law_plot.plot_law(published_law("kaplan-n"))

@@ -74,3 +74,12 @@ def test_an_extent_always_has_width(values: list[float]) -> None:
         low, high = scales.extent(values, log=log)
         assert low < high
         assert low > 0 or not log
+
+
+def test_a_log_axis_of_many_decades_holds_nothing_below_its_low_end() -> None:
+    scale = Scale(1e16, 1e26, 0, 400, log=True)
+    assert not scale.holds(1e15)
+    assert not scale.holds(0.0)
+    assert scale.holds(1e16)
+    assert scale.holds(1e26)
+    assert scales.log_ticks(scale, str)[0].value == 1e16

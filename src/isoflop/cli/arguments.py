@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from isoflop.core.errors import RecipeError
 from isoflop.core.flags import parse_flags
@@ -36,8 +37,53 @@ class Arguments:
     """Print one JSON document on stdout and everything else on stderr."""
 
 
+_SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+
+
+def amount(text: str) -> float:
+    """A number as people write them: `7e9`, `7B`, `1.4T`, `250_000`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    digits, suffix = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        return float(digits) * (_SUFFIXES[suffix] if suffix else 1.0)
+    except (ValueError, KeyError):
+        raise ValueError(f"{text!r} is no number; write 7e9 or 7B") from None
+
+
+_AMOUNT: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="NUMBER",
+    instance_from_str=lambda words: amount(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, float | int),
+    str_from_instance=lambda value: ["None" if value is None else f"{value:g}"],
+)
+Amount = Annotated[float, _AMOUNT]
+"""A number of parameters, tokens or FLOPs; 7B and 1.4T are understood."""
+MaybeAmount = Annotated[float | None, _AMOUNT]
+"""The same, of an option that may be left out."""
+
 OutPath = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
 """The type of an `out` argument: `-o DIR` or `--out DIR`."""
+
+
+PlacementName = Annotated[
+    str,
+    arg(
+        metavar="WHERE",
+        help="Where the work is done: auto (processes where that pays), inline, processes[:N], "
+        "ray[:N or :ADDRESS], slurm[:N]. The answer is the same.",
+    ),
+]
+"""The type of a `placement` argument."""
+
+KeepWork = Annotated[
+    bool,
+    arg(help="Keep the working folder OUT.work, so that a change repeats only what it concerns."),
+]
+"""The type of a `keep_work` argument."""
 
 
 @dataclass(frozen=True, kw_only=True)

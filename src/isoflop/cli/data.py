@@ -1,12 +1,14 @@
-"""`isoflop data build`, `annotate`, `inspect` and `why`; not for the work itself (`isoflop.data`).
+"""`isoflop data build`, `annotate`, `inspect`, `why`; not for the work itself (`isoflop.data`).
 
 pyarrow is imported when there is work to do, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,15 @@ from tyro.conf import Positional
 
 from isoflop.cli.arguments import (
     Arguments,
+    KeepWork,
     OutPath,
+    PlacementName,
     RecipeArguments,
     dispatch,
     parse_arguments,
     parse_recipe_arguments,
 )
+from isoflop.cli.data_duplicates import run_duplicates
 from isoflop.core.console import make_progress, print_result
 from isoflop.data.recipe import DataRecipe
 
@@ -41,6 +46,8 @@ class BuildArguments(RecipeArguments):
     """The directory to write; an older corpus there is replaced once the new one is whole."""
     annotations: Path | None = None
     """What `isoflop data annotate` wrote with the same sources: decide anew, read nothing again."""
+    placement: PlacementName = "auto"
+    keep_work: KeepWork = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +56,8 @@ class AnnotateArguments(RecipeArguments):
 
     out: OutPath
     """The directory to write, for `isoflop data build --annotations`."""
+    placement: PlacementName = "auto"
+    keep_work: KeepWork = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +82,54 @@ class WhyArguments(Arguments):
     """How many documents to show on either side of the threshold."""
 
 
+_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "ngram": ("data_models", "train an n-gram model on good text, to filter by perplexity"),
+    "classifier": ("data_models", "train a quality classifier on good and bad text"),
+    "card": ("data_card", "what a corpus holds and what was dropped, as one HTML page"),
+}
+"""Word → its module in `isoflop.cli` and one line of help. A module has for each of its words a
+class `NgramArguments` and a function `ngram` that takes one and returns the exit status."""
+
+
 def run(args: list[str]) -> int:
     """Run the command; 0 unless the input is bad."""
+    elsewhere = {word: (partial(_call, word), help_) for word, (_, help_) in _ELSEWHERE.items()}
     return dispatch(
         "data",
         {
             "build": (_build, "sources → clean → no duplicates → split, by a recipe"),
             "annotate": (_annotate, "measure once; `build --annotations` then decides in seconds"),
             "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
+            "duplicates": (run_duplicates, "which documents of a corpus are alike, and how"),
             "why": (_why, "what a quality rule dropped, and what other thresholds would"),
+            **elsewhere,
         },
         args,
     )
 
 
+def _call(word: str, args: list[str]) -> int:
+    module = importlib.import_module(f"isoflop.cli.{_ELSEWHERE[word][0]}")
+    asked = parse_arguments(getattr(module, f"{word.title()}Arguments"), args, f"data {word}")
+    status: int = getattr(module, word)(asked)
+    return status
+
+
 def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
+    from isoflop.reporting.data_card import data_card
 
-    progress = make_progress(arguments.json)
-    _show(build(recipe, arguments.out, progress, arguments.annotations), arguments.json)
+    corpus = build(
+        recipe,
+        arguments.out,
+        make_progress(arguments.json),
+        arguments.annotations,
+        placement=arguments.placement,
+        keep_work=arguments.keep_work,
+    )
+    data_card(corpus.directory)
+    _show(corpus, arguments.json)
     return 0
 
 
@@ -100,7 +137,13 @@ def _annotate(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(AnnotateArguments, DataRecipe, args, "data annotate")
     from isoflop.data.annotate import annotate
 
-    made = annotate(recipe, arguments.out, make_progress(arguments.json))
+    made = annotate(
+        recipe,
+        arguments.out,
+        make_progress(arguments.json),
+        placement=arguments.placement,
+        keep_work=arguments.keep_work,
+    )
     text = f"{made.documents:,} documents measured into {made.directory}"
     print_result({"annotations": made.directory, "documents": made.documents}, text, arguments.json)
     return 0

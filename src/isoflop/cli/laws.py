@@ -16,6 +16,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "optimal": ("laws_use", "the best size and horizon for a budget, or the best mixture"),
     "backtest": ("laws_score", "fit the small runs, score the large ones"),
     "compare": ("laws_score", "the forms side by side on a table's own large runs"),
+    "profile": ("laws_identify", "how well the runs determine each parameter of a form"),
     "next": ("laws_score", "the run that would sharpen the forecast most"),
     "what-if": ("laws_explore", "a run with more or less of everything"),
     "serving": ("laws_explore", "the best size for a model that is to be served"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.arguments import Arguments
+from isoflop.cli.arguments import Amount, Arguments, MaybeAmount
+from isoflop.cli.laws_open import open_law
 from isoflop.cli.laws_use import Law
 from isoflop.core.console import print_result, warn
 from isoflop.core.errors import RecipeError
@@ -25,11 +26,11 @@ class WhatIfArguments(Arguments):
 
     law: Positional[Law]
     """A law.json with a loss over params and tokens, or the name of a published one."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters of the run."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Its training tokens."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """A budget, instead of --params and --tokens."""
     factors: tuple[float, ...] = (0.5, 2.0, 4.0, 10.0)
     """How much more or less."""
@@ -45,7 +46,7 @@ class ServingArguments(Arguments):
     """A law.json of a loss surface, or the name of a published one."""
     loss: float
     """The loss to reach."""
-    served_tokens: float
+    served_tokens: Amount
     """Tokens over the model's life, prompts included."""
     served_cost: float = 1.0
     """What a FLOP of serving costs against one of training."""
@@ -90,9 +91,7 @@ def serving(asked: ServingArguments) -> int:
 
 
 def _open(given: str, forms: tuple[str, ...]) -> Any:
-    from isoflop.laws.load import find_law
-
-    law: Any = find_law(given)
+    law = open_law(given)
     if law.form not in forms:
         raise RecipeError(
             f"a law of the form {law.form} has no one formula of the loss over params and tokens",

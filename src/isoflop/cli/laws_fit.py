@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from isoflop.cli.arguments import Arguments
+from isoflop.cli.laws_open import open_law
+from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.core.console import print_result, warn
 from isoflop.core.errors import RecipeError
 
 if TYPE_CHECKING:
+    from isoflop.laws.fitting import AnyTable
     from isoflop.laws.load import AnyLaw
     from isoflop.laws.records import Rejected, RunTable
 
@@ -86,6 +89,8 @@ class FitArguments(Arguments):
     """Seed of the resampling."""
     out: Annotated[Path | None, arg(aliases=["-o"], metavar="LAW.json")] = None
     """The file to write; without it the law is only printed."""
+    plot: PlotFile = None
+    """Draw the law and its runs into this file."""
 
 
 def fit(asked: FitArguments) -> int:
@@ -94,6 +99,7 @@ def fit(asked: FitArguments) -> int:
     from isoflop.laws.fitting import fit as fit_any
     from isoflop.laws.fitting import read_for
 
+    check_plot(asked.plot)
     own = {name: getattr(asked, name) for name in OWN_OPTIONS}
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     if asked.no_priors:
@@ -113,17 +119,24 @@ def fit(asked: FitArguments) -> int:
     if asked.out is not None:
         law.save(asked.out)
     print_result(law.to_dict(), law_text(law, asked.out), asked.json)
+    save_plot(asked.plot, f"{law.form} law", lambda: _drawn(law, table))
     return 0 if law.supported else 1
+
+
+def _drawn(law: AnyLaw, table: AnyTable) -> str:
+    from isoflop.reporting.law_plot import plot_law
+
+    return plot_law(law, table)
 
 
 def _base(given: str) -> Any:
     """A law to hold fixed; of a published one its parameters."""
-    from isoflop.laws.load import find_law
     from isoflop.laws.overtraining import SURFACES
+    from isoflop.laws.predict import AUTO
     from isoflop.laws.published import PublishedLaw
 
-    law = find_law(given)
-    if law.form not in SURFACES:
+    law = open_law(given)
+    if law.form == AUTO or law.form not in SURFACES:
         raise RecipeError(
             f"a law of the form {law.form} is no surface of fresh data",
             where="--base",

@@ -45,19 +45,20 @@ def published(asked: PublishedArguments) -> int:
         print_result(document, _all_text(laws, others, models, against), asked.json)
         return 0
     wanted = asked.name.lower()
+    of_name = [model for model in known_models() if model.name.lower() == wanted]
     for law in published_laws():
-        if wanted in (law.name, *law.aliases):
-            print_result(law.to_dict(), _law_text(law), asked.json)
+        if wanted in (law.name, *law.aliases):  # Chinchilla is a law and a model
+            also = [_model(model, against) for model in of_name]
+            text = "\n\n".join([_law_text(law), *(_model_text(m, against) for m in of_name)])
+            print_result(law.to_dict() | ({"model": also[0]} if also else {}), text, asked.json)
             return 0
     if wanted in OTHERS:
         document = _other(wanted)
         print_result(document, _other_text(wanted, document), asked.json)
         return 0
-    for model in known_models():
-        if model.name.lower() == wanted:
-            document = _model(model, against)
-            print_result(document, _model_text(model, against), asked.json)
-            return 0
+    for model in of_name:
+        print_result(_model(model, against), _model_text(model, against), asked.json)
+        return 0
     names = [law.name for law in published_laws()] + [*OTHERS]
     known = {name.lower(): name for name in (*names, *(m.name for m in known_models()))}
     near = get_close_matches(wanted, known, n=1)
@@ -194,7 +195,8 @@ def _model_text(model: KnownModel, against: PublishedLaw) -> str:
         )
         if found.excess_loss is not None:
             lines.append(f"  which costs {100 * found.excess_loss:.2g} % of the loss by that law")
-    lines += [model.note, f"source: {model.source}"]
+    looked_up = f"looked up at {model.checked}" if model.checked else "not looked up again"
+    lines += [model.note, f"source: {model.source} ({looked_up})"]
     return "\n".join(line for line in lines if line)
 
 

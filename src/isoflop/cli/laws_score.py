@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from isoflop.cli.arguments import Arguments
+from isoflop.cli.arguments import Arguments, MaybeAmount
 from isoflop.cli.laws_fit import Objective, Runs, read_runs
+from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.core.console import print_result
 from isoflop.core.errors import RecipeError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from isoflop.laws.advice import Advice
     from isoflop.laws.backtest import Backtest
 
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Of the intervals whose calibration is drawn."""
 SurfaceForm = Literal["auto", "gamma", "chinchilla", "kaplan-nd"]
 
 
@@ -38,6 +41,8 @@ class BacktestArguments(Arguments):
     """Other names of columns, ours first: params=N,tokens=D,loss=final_loss."""
     level: float = 0.9
     """Probability that the intervals promise."""
+    plot: PlotFile = None
+    """Draw each forecast, and how often intervals of four levels held, into this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +65,11 @@ class NextArguments(Arguments):
 
     runs: Positional[Runs]
     """Run tables (CSV, JSONL, Parquet with columns params, tokens, loss) or ladder directories."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters of the run to foretell; ten times the largest run's compute if omitted."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Its tokens."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """The most that a new run may cost; the largest run's compute if omitted."""
     count: int = 1
     """How many new runs."""
@@ -80,13 +85,22 @@ def backtest(asked: BacktestArguments) -> int:
     """Score; 1 if the small runs do not support the form."""
     from isoflop.laws import backtest as backtest_form
 
-    scored = backtest_form(
-        read_runs(asked.runs, asked.columns),
-        *(asked.holdout, asked.form, asked.objective),
-        cut=asked.cut,
-        level=asked.level,
-    )
+    check_plot(asked.plot)
+    table = read_runs(asked.runs, asked.columns)
+
+    def scored_at(level: float) -> Backtest:
+        return backtest_form(
+            table, *(asked.holdout, asked.form, asked.objective), cut=asked.cut, level=level
+        )
+
+    def drawn() -> str:
+        from isoflop.reporting.law_plot import plot_backtest
+
+        return plot_backtest(scored, *map(scored_at, sorted({*LEVELS} - {asked.level})))
+
+    scored = scored_at(asked.level)
     print_result(scored.to_dict(), _backtest_text(scored), asked.json)
+    save_plot(asked.plot, f"backtest of {scored.form}", drawn)
     return 0 if scored.verdict == "supported" else 1
 
 
@@ -169,7 +183,7 @@ def _advice_text(advice: Advice) -> str:
         f"to foretell {goal['params']:.3g} parameters on {goal['tokens']:.3g} tokens, run",
         *(
             f"  {run.params:.3g} parameters on {run.tokens:.3g} tokens ({run.flops:.2g} FLOPs): "
-            f"takes {100 * run.gain:.0f} % of the forecast's variance away"
+            f"takes {100 * run.gain:.2g} % of the forecast's variance away"
             for run in advice.runs
         ),
         f"verdict on the runs so far: {advice.verdict}",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from isoflop.cli.arguments import Arguments
+from isoflop.cli.arguments import Arguments, MaybeAmount
 from isoflop.cli.laws_fit import parse_pairs
+from isoflop.cli.laws_open import open_law
+from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.cli.laws_words import (
     Answer,
     allocation_answer,
@@ -25,6 +27,8 @@ from isoflop.core.console import print_result, warn
 from isoflop.core.errors import RecipeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from isoflop.laws.schedule_terms import Schedule
 
 Law = Annotated[str, arg(metavar="LAW.json|NAME")]
@@ -50,13 +54,13 @@ class PredictArguments(Arguments):
 
     law: Positional[Law]
     """The law.json that `isoflop laws fit` wrote, or the name of a published law."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters, counted as in the table of the law (ours: without input embeddings)."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Training tokens."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """Training FLOPs, 6 x params x tokens."""
-    unique_tokens: float | None = None
+    unique_tokens: MaybeAmount = None
     """Tokens of the corpus, where the training repeats it."""
     experts: float | None = None
     """Experts of a layer; 1 is dense."""
@@ -82,6 +86,8 @@ class PredictArguments(Arguments):
     """The share of a wsd schedule that decays; 0.2 if omitted."""
     level: float = 0.9
     """Probability that the interval promises."""
+    plot: PlotFile = None
+    """Draw the forecast and its surroundings into this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +96,7 @@ class OptimalArguments(Arguments):
 
     law: Positional[Law]
     """The law.json that `isoflop laws fit` wrote, or the name of a published law."""
-    flops: float | None = None
+    flops: MaybeAmount = None
     """Training FLOPs, 6 x params x tokens (precision: x bits / 16)."""
     experts: float | None = None
     """experts: how many in a layer; 1 if omitted."""
@@ -124,7 +130,10 @@ def optimal(asked: OptimalArguments) -> int:
 
 
 def _ask(asked: Arguments, questions: dict[str, Question], word: str, unable: str) -> int:
-    given = {k: v for k, v in vars(asked).items() if v is not None and k not in ("law", "json")}
+    plot: Path | None = vars(asked).get("plot")
+    check_plot(plot)
+    outside = ("law", "json", "plot")
+    given = {k: v for k, v in vars(asked).items() if v is not None and k not in outside}
     law = _open(vars(asked)["law"], word)
     if law.form not in questions:
         raise RecipeError(f"a law of the form {law.form} {unable}", where=vars(asked)["law"])
@@ -144,18 +153,25 @@ def _ask(asked: Arguments, questions: dict[str, Question], word: str, unable: st
             where=f"isoflop laws {word}",
             fix=f"It takes {_flags(takes)}",
         )
-    document, text = question.answer(law, given)
+    document, text = question.answer(law, dict(given))
     if not law.supported:
         warn(f"the law is {law.verdict}")
     print_result(document, text, vars(asked)["json"])
+    save_plot(plot, f"forecast by {vars(asked)['law']}", lambda: _drawn(law, given))
     return 0 if law.supported else 1
+
+
+def _drawn(law: Any, given: dict[str, Any]) -> str:
+    from isoflop.reporting.law_plot import plot_prediction
+
+    if law.form == "curve":
+        given = {"schedule": _schedule(given), "level": given["level"]}
+    return plot_prediction(law, given, given["level"])
 
 
 def _open(given: str, word: str) -> Any:
     """The law; of those that the literature knows for the learning rate alone, that one."""
-    from isoflop.laws.load import find_law
-
-    law = find_law(given)
+    law = open_law(given)
     if word == "predict" and law.form in ("allocation", "hyperparameters"):
         from isoflop.laws import hyperparameters
 

@@ -80,7 +80,23 @@ def optimal_answer(law: Any, best: Optimal) -> Answer:
     given = {"params": best.params, "tokens": best.tokens}
     document = best.to_dict()
     document["loss"], said = prediction_answer(law, best.loss, given)
-    return document, _division(best.params, best.tokens, best.flops, best.exponents, said)
+    text = _division(best.params, best.tokens, best.flops, best.exponents, said)
+    return document, _with_ends(text, best)
+
+
+def _with_ends(text: str, best: Optimal) -> str:
+    """The division with where the best size and horizon lie, after its first line."""
+    ends: tuple[float, float] | None = getattr(best, "params_ends", None)
+    first, rest = text.split("\n", 1)
+    if ends is None:
+        return f"{first}\nhow far off that may be, this law does not know\n{rest}"
+    low, high = ends
+    product = best.flops / FLOPS_PER_PARAMETER_TOKEN
+    said = (
+        f"with {100 * best.loss.level:g} % probability the best lies at {low:.3g} to {high:.3g} "
+        f"parameters on {product / high:.3g} to {product / low:.3g} tokens"
+    )
+    return f"{first}\n{said}\n{rest}"
 
 
 def allocation_answer(law: Any, best: Allocation, flops: float) -> Answer:
@@ -160,7 +176,10 @@ def choice_answer(found: HyperparameterPrediction) -> Answer:
             "keeping the optimum of the table's largest setting would cost "
             f"{found.carried_loss_percent:.2g} % of the loss"
         )
-    return found.to_dict(), "\n".join(lines)
+    document = found.to_dict()
+    if "extrapolation" in document:
+        lines.append(_beyond(document["extrapolation"]))
+    return document, "\n".join(lines)
 
 
 def _choice(name: str, choice: Choice, digits: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from isoflop.cli.arguments import Arguments, parse_arguments
+from isoflop.cli.arguments import Arguments, MaybeAmount, parse_arguments
+from isoflop.cli.laws_open import refuse_table
 from isoflop.core.console import format_seconds, print_result, warn
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ GIB = 2**30
 class PlanArguments(Arguments):
     """Plan a run from one budget: FLOPs, GPU hours, money, or minutes of this machine."""
 
-    flops: float | None = None
+    flops: MaybeAmount = None
     """Budget: training FLOPs, 6 x params x tokens."""
     hours: float | None = None
     """Budget: hours of the GPUs (with --gpus)."""
@@ -35,9 +36,9 @@ class PlanArguments(Arguments):
     (h100-80gb if omitted; an unknown name lists all)."""
     gpus: int | None = None
     """How many; for a budget of FLOPs as many as finish within a month, if omitted."""
-    params: float | None = None
+    params: MaybeAmount = None
     """Parameters, counted as the law counts them; the law's optimum if omitted."""
-    tokens: float | None = None
+    tokens: MaybeAmount = None
     """Training tokens; with --params they are the budget."""
     law: Annotated[str | None, arg(metavar="LAW.json|NAME")] = None
     """A law from `isoflop laws fit`, or a published one by name (besiroglu if omitted)."""
@@ -62,6 +63,9 @@ def run(args: list[str]) -> int:
     asked = parse_arguments(PlanArguments, args, "plan")
     from isoflop.planning import plan
 
+    for law in (asked.law, asked.hyperparameters, *asked.tasks):
+        if law is not None:
+            refuse_table(law)
     made = plan(**{name: value for name, value in vars(asked).items() if name != "json"})
     if not made.supported:
         warn(f"the law is {made.verdict}")
@@ -142,7 +146,7 @@ def _rows(made: Plan) -> list[tuple[str, str]]:
 
 def _loss(made: Plan) -> str:
     if made.loss is None:
-        return f"{made.law} has no formula for it"
+        return "not foretold (see the last lines)"
     return (
         f"{made.loss.value:.3f}, with {100 * made.level:g} % probability between "
         f"{made.loss.low:.3f} and {made.loss.high:.3f}"
@@ -218,6 +222,6 @@ def _many(count: int, noun: str) -> str:
 def _short(number: float) -> str:
     """`1.48 billion`: three digits and a word."""
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if number >= size:
+        if number >= 0.9995 * size:
             return f"{number / size:.3g} {word}"
     return f"{number:,.0f}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.cli.arguments import Arguments, KeepWork, OutPath, PlacementName, parse_arguments
 from isoflop.core.console import make_progress, print_result
 
 
@@ -22,6 +22,8 @@ class TokenizeArguments(Arguments):
     """A tokenizer directory, as `isoflop tokenizer train` writes it."""
     out: OutPath
     """The directory to write."""
+    placement: PlacementName = "auto"
+    keep_work: KeepWork = False
 
 
 def run(args: list[str]) -> int:
@@ -30,8 +32,14 @@ def run(args: list[str]) -> int:
     from isoflop.data.corpus import inspect
     from isoflop.data.shards import shard_summary, tokenize
 
-    progress = make_progress(arguments.json)
-    shards = tokenize(inspect(arguments.corpus), arguments.tokenizer, arguments.out, progress)
+    shards = tokenize(
+        inspect(arguments.corpus),
+        arguments.tokenizer,
+        arguments.out,
+        make_progress(arguments.json),
+        placement=arguments.placement,
+        keep_work=arguments.keep_work,
+    )
     summary = shard_summary(shards)
     print_result({"shards": shards.directory, **summary}, _text(summary), arguments.json)
     return 0

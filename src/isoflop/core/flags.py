@@ -81,13 +81,24 @@ def _flatten(boxed: str) -> str:
     said = " ".join(sections[0])
     if said.startswith("Missing from"):
         return f"missing {' and '.join(_options(sections[0])) or said}"
+    said = _plainly(said)
     near = next((s for s in sections[1:] if s and s[0].startswith("Perhaps you meant")), [])
     if options := _options(near):
         said = f"{said.rstrip('.')}. Did you mean {' or '.join(options)}?"
     return said[:1].lower() + said[1:] if said else "the options cannot be read"
 
 
+def _plainly(said: str) -> str:
+    """Without what an option that may be left out adds: the type `None` and its complaint."""
+    wrong = re.match(
+        r"Error parsing (\S+): no type matching .* instantiated from \['(.*?)'\]", said
+    )
+    if wrong:
+        return f"{wrong[1]} cannot be {wrong[2]!r}"
+    return re.sub(r"Expected one of \('None', ", "Expected one of (", said)
+
+
 def _options(lines: Sequence[str]) -> list[str]:
     """The option names that stand at the start of lines, in order, once each."""
-    found = (re.match(r"-{1,2}[\w.-]+|[A-Z][A-Z_.-]+(?= |$)", line) for line in lines)
+    found = (re.match(r"-{1,2}[\w.-]+|[A-Z]{2}[\w.|-]*(?= |$)", line) for line in lines)
     return list(dict.fromkeys(match.group() for match in found if match))

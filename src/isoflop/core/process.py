@@ -1,4 +1,4 @@
-"""What a process does about itself: its memory's peak and pages, and its parent's death.
+"""What a process does about itself: its memory, signals, and its parent's death.
 
 Not for the machine as a whole (`hardware.py`).
 """
@@ -8,11 +8,15 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 from pathlib import Path
+from types import FrameType
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 _STATUS = Path("/proc/self/status")
@@ -61,3 +65,28 @@ def die_with_parent(interval_seconds: float = 0.5) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
+
+
+def begin_worker() -> None:
+    """What a worker process does first: leave Ctrl-C to its parent, and end when that ends."""
+    # Ctrl-C reaches the whole process group: the parent decides, and ends idle workers quietly.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that it passes the word to its workers."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

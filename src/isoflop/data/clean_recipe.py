@@ -99,6 +99,47 @@ class ToxicityConfig:
 
 
 @dataclass(frozen=True)
+class PerplexityConfig:
+    """How perplexing a document may be to an n-gram model (`[clean.perplexity]`).
+
+    Judges the languages that the model was trained on.
+    """
+
+    model: Path | None = None
+    """What `isoflop data ngram` wrote."""
+    max: float | None = None
+    """Drop documents of a higher perplexity per token."""
+    keep: Literal["head", "middle"] | float | None = None
+    """Or: drop what is more perplexing than this share of the model's reference documents of the
+    same language; head: a third, middle: two thirds."""
+
+    def __post_init__(self) -> None:
+        limits = sum(limit is not None for limit in (self.max, self.keep))
+        if limits != (self.model is not None):
+            raise RecipeError(
+                "[clean.perplexity] needs `model` and one of `max` and `keep`, or none of them"
+            )
+        if self.max is not None and self.max <= 1.0:
+            raise RecipeError(f"`max` must be above 1, the least perplexity, not {self.max}")
+        if isinstance(self.keep, float) and not 0.0 < self.keep < 1.0:
+            raise RecipeError(f"`keep` must lie between 0 and 1, not be {self.keep}")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What a quality classifier must say of a document (`[clean.classifier]`)."""
+
+    model: Path | None = None
+    """What `isoflop data classifier` wrote."""
+    min_score: float = 0.5
+    """Drop documents that are less likely (0 to 1) to be like the positive examples."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_score <= 1.0:
+            raise RecipeError(f"`min_score` must lie between 0 and 1, not be {self.min_score}")
+
+
+@dataclass(frozen=True)
 class CleanConfig:
     """What is done to the text between reading it and dropping duplicates (`[clean]`)."""
 
@@ -107,8 +148,12 @@ class CleanConfig:
     quality: QualityConfig = field(default_factory=QualityConfig)
     pii: PIIConfig = field(default_factory=PIIConfig)
     toxicity: ToxicityConfig = field(default_factory=ToxicityConfig)
+    perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
 
     @property
     def measures(self) -> bool:
         """Whether signals are stored beside the text, for `isoflop data why`."""
-        return self.quality.on or bool(self.toxicity.lists)
+        return self.quality.on or bool(
+            self.toxicity.lists or self.perplexity.model or self.classifier.model
+        )

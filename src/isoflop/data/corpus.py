@@ -1,14 +1,12 @@
 """From a recipe to a clean, split corpus on disk, with an account of all that was dropped.
 
-Not for reading the sources (`sources`) nor for tokens (`shards`).
+Not for the work of the single stages: reading and measuring (`annotate`), deciding (`judge`),
+copies (`copies`), caps and splits (`choose`), writing (`parts`), the account (`funnel`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,30 +22,34 @@ from isoflop.core.artifact import (
     write_manifest,
 )
 from isoflop.core.console import SILENT, Progress
+from isoflop.core.engine import Engine, Output, open_placement, work_folder
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
 from isoflop.data.annotate import (
-    Annotated,
     Annotator,
-    annotate_source,
+    MeasureConfig,
+    SourcePlan,
+    annotate_pieces,
     check_annotations,
-    read_annotated,
+    measure_config,
+    pieces_for,
+    plan_source,
 )
+from isoflop.data.choose import SPLITS, choose
+from isoflop.data.copies import find_copies
 from isoflop.data.decide import Decider
-from isoflop.data.dedup import Deduplicator
-from isoflop.data.documents import Skipped
-from isoflop.data.funnel import Funnel
-from isoflop.data.recipe import DataRecipe, SourceConfig
-from isoflop.data.sources import expected_bytes
-from isoflop.data.why import SignalsWriter, signals_path
+from isoflop.data.funnel import account
+from isoflop.data.judge import Shard, judge
+from isoflop.data.parts import part_paths, write_parts
+from isoflop.data.recipe import DataRecipe
+from isoflop.data.why import write_signals
 
-SPLITS = ("train", "held_out")
-_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("id", "text", "source", "url", "language", "meta")]
-)
-# One row group holds about this much text, which bounds the memory of writer and readers.
-_ROW_GROUP_BYTES = 8_000_000
+# What the stages take, for the progress; reading and measuring is most of it.
+_STAGES = {
+    "read": 0.75, "judge": 0.1, "texts": 0.01, "lines": 0.02, "copies": 0.01, "choose": 0.01,
+    "write": 0.05, "signals": 0.02, "account": 0.03,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,8 @@ class Corpus:
 
     def row_groups(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
         """Chosen columns of a split, one row group (about 8 MB of text) at a time."""
-        path = split_path(self.directory, split)
-        try:
-            with pq.ParquetFile(path) as file:
-                for index in range(file.num_row_groups):
-                    yield file.read_row_group(index, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(
-                f"the documents cannot be read: {error}",
-                where=str(path),
-                fix="Build the corpus again with `isoflop data build`",
-            ) from None
+        for path in part_paths(split_path(self.directory, split)):
+            yield from read_row_groups(path, columns)
 
     def split_bytes(self, split: str) -> int:
         """Bytes of UTF-8 text in a split."""
@@ -83,68 +76,88 @@ class Corpus:
 
 
 def split_path(directory: Path, split: str) -> Path:
-    """The Parquet file of a split."""
+    """The Parquet file of a split, or the first of several (`parts.part_paths`)."""
     return directory / split / "documents.parquet"
 
 
+def read_row_groups(
+    path: Path, columns: list[str], numbers: Sequence[int] | None = None
+) -> Iterator[pa.Table]:
+    """Chosen columns of some row groups of a file of documents, or of all.
+
+    Raises:
+        ArtifactError: The file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for index in range(file.num_row_groups) if numbers is None else numbers:
+                yield file.read_row_group(index, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"the documents cannot be read: {error}",
+            where=str(path),
+            fix="Build the corpus again with `isoflop data build`",
+        ) from None
+
+
 def build(
-    recipe: DataRecipe, out: Path, progress: Progress = SILENT, annotations: Path | None = None
+    recipe: DataRecipe,
+    out: Path,
+    progress: Progress = SILENT,
+    annotations: Path | None = None,
+    *,
+    placement: str = "inline",
+    keep_work: bool = False,
 ) -> Corpus:
     """Read the sources, clean, drop duplicates, split by document hash, write `out`.
 
-    The files are a pure function of the recipe and of what the sources hold. Text is streamed:
-    memory holds one row group and the hashes of `dedup`.
+    The files are a pure function of the recipe and of what the sources hold, whatever the
+    placement. An interrupted build continues from the tasks it finished.
 
     Args:
         annotations: What `annotate` wrote with the same sources and spelling: the sources are not
             read again, and only the recipe's decisions are taken.
+        placement: Where the work is done: `inline`, `processes:2`, `ray`, `slurm`, `auto`; see
+            `core.engine.open_placement`.
+        keep_work: Keep the working folder beside `out`, so that a build with other thresholds
+            repeats only what they change.
 
     Raises:
         DataError: A source or a split ends up without any document, or the annotations are of
             another recipe.
         RecipeError: A package that the recipe needs is not installed.
         ArtifactError: `out` exists and is not an artifact.
+        RunError: A worker failed or was killed again and again.
     """
-    if annotations is not None:
-        check_annotations(annotations, recipe)
-    config = _recipe_json(recipe)
-    with build_directory(out) as aside:
-        with ExitStack() as stack:
-            writers = {
-                split: stack.enter_context(_SplitWriter(split_path(aside, split)))
-                for split in SPLITS
-            }
-            signals = None
-            if recipe.clean.measures:
-                signals = stack.enter_context(SignalsWriter(signals_path(aside)))
-            work = _Build(recipe, writers, signals, progress)
-            progress.start("data build", sum(map(expected_bytes, recipe.sources)) / 1e6, "MB")
-            annotator = Annotator(recipe.clean) if annotations is None else None
-            for index, source in enumerate(recipe.sources):
-                if annotator is not None:
-                    items = annotate_source(source, recipe.seed, annotator)
-                elif annotations is not None:
-                    items = read_annotated(annotations, index)
-                work.add_source(source, items)
-        account = work.funnel.as_json()
-        _require_documents(recipe, account)
-        write_json(aside / "funnel.json", account)
-        write_json(aside / "config.json", config)
-        with open(aside / "rejects.jsonl", "w", encoding="utf-8") as file:
-            for reject in work.funnel.rejects:
-                file.write(json.dumps(reject, ensure_ascii=False) + "\n")
-        write_manifest(
-            aside,
-            kind="corpus",
-            config=config,
-            machine=machine(),
-            inputs=sorted({s.path for s in recipe.sources if s.path and s.path.is_file()}),
-            seed=recipe.seed,
-        )
-    progress.finish(
-        f"{account['kept']['documents']:,} documents, {account['kept']['bytes'] / 1e6:.1f} MB kept"
-    )
-    return Corpus(out, account)
+    Decider(recipe.clean)  # a threshold of no rule is refused before there is work
+    measured = None if annotations is None else check_annotations(annotations, recipe)
+    if measured is None:
+        measure = measure_config(recipe.clean)
+        Annotator(measure)  # and so is what is not installed
+        plans = [plan_source(n, source, recipe.seed) for n, source in enumerate(recipe.sources)]
+        reader: _Reader = _FromSources(plans, measure)
+        size = sum(min(plan.bytes, plan.source.max_bytes or plan.bytes) for plan in plans)
+    else:
+        reader = _FromAnnotations(measured)
+        size = sum(int(piece.statistics["bytes"]) for pieces in measured for piece in pieces)
+    meter = _Meter(progress, size)
+    with (
+        work_folder(out, keep_work) as work,
+        build_directory(out) as aside,
+        open_placement(placement, work, size) as place,
+    ):
+        engine = Engine(work, place, meter.report)
+        shards, choices = _settle(engine, recipe, reader)
+        write_parts(engine, shards, choices, aside)
+        if recipe.clean.measures:
+            write_signals(engine, recipe, shards, choices, aside)
+        funnel = account(engine, recipe, shards, choices, aside)
+        _finish(recipe, funnel, aside)
+        if keep_work:
+            engine.prune()
+    kept = funnel["kept"]
+    progress.finish(f"{kept['documents']:,} documents, {kept['bytes'] / 1e6:.1f} MB kept")
+    return Corpus(out, funnel)
 
 
 def inspect(path: Path) -> Corpus:
@@ -162,59 +175,112 @@ def inspect(path: Path) -> Corpus:
     return Corpus(path, funnel)
 
 
-def held_out(text: str, seed: int, fraction: float) -> bool:
-    """Whether a document belongs to the held-out split: a function of its text, never of order."""
-    digest = hashlib.sha256(f"held-out\0{seed}\0{text}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
+class _FromSources:
+    """Annotated pieces of the sources, read as far as they are asked for."""
+
+    def __init__(self, plans: list[SourcePlan], measure: MeasureConfig) -> None:
+        self._plans, self._measure = plans, measure
+        self._read = [0] * len(plans)
+
+    def more(self, source: int, kept: int, wanted: int | None) -> bool:
+        """Ask for more of a source, which gave `kept` bytes so far; whether there is more."""
+        plan, read = self._plans[source], self._read[source]
+        if read == len(plan.pieces):
+            return False
+        everything = len(plan.pieces)
+        self._read[source] = everything if wanted is None else pieces_for(plan, read, kept, wanted)
+        return True
+
+    def pieces(self, engine: Engine, source: int) -> list[Output]:
+        """What was asked for."""
+        last = self._read[source]
+        return annotate_pieces(engine, self._plans[source], 0, last, self._measure)
 
 
-class _Build:
-    """The state of one build: what was seen, what was counted, where it is written."""
+class _FromAnnotations:
+    """Annotated pieces that are there already."""
 
-    def __init__(
-        self,
-        recipe: DataRecipe,
-        writers: dict[str, _SplitWriter],
-        signals: SignalsWriter | None,
-        progress: Progress,
-    ) -> None:
-        self.funnel = Funnel()
-        self._recipe, self._writers, self._signals = recipe, writers, signals
-        self._progress, self._done = progress, 0
-        self._decide, self._seen = Decider(recipe.clean), Deduplicator()
+    def __init__(self, pieces: list[list[Output]]) -> None:
+        self._pieces = pieces
+        self._asked = [False] * len(pieces)
 
-    def add_source(self, source: SourceConfig, items: Iterator[Annotated | Skipped]) -> None:
-        """Decide on every document of a source, up to its cap."""
-        funnel, label, before, read = self.funnel, source.label, self._done, 0
-        kept_before = funnel.bytes_kept
-        for number, item in enumerate(items, 1):
-            read += item.bytes if isinstance(item, Skipped) else item.raw_bytes
-            if isinstance(item, Skipped):
-                funnel.drop(label, item)
-                continue
-            self._add(label, item)
-            kept = funnel.bytes_kept - kept_before
-            # A cap counts what is kept; without one the work is what there is to read.
-            self._done = before + (read if source.max_bytes is None else kept)
-            if number % 64 == 0:
-                self._progress.advance(self._done / 1e6, label)
-            if source.max_bytes is not None and kept >= source.max_bytes:
-                break
+    def more(self, source: int, kept: int, wanted: int | None) -> bool:
+        asked, self._asked[source] = self._asked[source], True
+        return not asked
 
-    def _add(self, label: str, item: Annotated) -> None:
-        decision = self._decide(item)
-        text = decision.text
-        reason = decision.reason or self._seen.reason_to_drop(text)
-        self.funnel.count_pii(decision.pii)
-        if self._signals is not None:
-            self._signals.add(item, reason or "")
-        if reason:
-            self.funnel.drop(label, Skipped(item.document.id, reason, item.raw_bytes))
-            return
-        recipe = self._recipe
-        split = "held_out" if held_out(text, recipe.seed, recipe.held_out_fraction) else "train"
-        size = self._writers[split].add(item, text, decision.meta)
-        self.funnel.keep(label, split, item.language, item.raw_bytes, size)
+    def pieces(self, engine: Engine, source: int) -> list[Output]:
+        return self._pieces[source]
+
+
+_Reader = _FromSources | _FromAnnotations
+
+
+def _settle(engine: Engine, recipe: DataRecipe, reader: _Reader) -> tuple[list[Shard], Output]:
+    """Read as much of each source as its cap needs, and settle where every document goes.
+
+    How much is read depends on the bytes that were kept, never on the workers.
+    """
+    sources = range(len(recipe.sources))
+    caps = [source.max_bytes for source in recipe.sources]
+    for source in sources:
+        reader.more(source, 0, caps[source])
+    while True:
+        shards = [shard for source in sources for shard in _judged(engine, recipe, reader, source)]
+        fates = find_copies(engine, shards)
+        # Near duplicates and decontamination belong here: they change `fates`.
+        choices = choose(engine, recipe, shards, fates)
+        available = choices.statistics["available"]
+        short = [
+            (source, cap, available[source])
+            for source, cap in enumerate(caps)
+            if cap is not None and available[source] < cap
+        ]
+        more = [reader.more(source, kept, cap) for source, cap, kept in short]
+        if not any(more):
+            return shards, choices
+
+
+def _judged(engine: Engine, recipe: DataRecipe, reader: _Reader, source: int) -> list[Shard]:
+    """A source's documents, decided on; enough of them to reach its cap if none is a copy."""
+    cap = recipe.sources[source].max_bytes
+    while True:
+        pieces = reader.pieces(engine, source)
+        shards = judge(engine, source, pieces, recipe.clean, recipe.seed)
+        kept = sum(int(shard.judged.statistics["bytes"]) for shard in shards)
+        if cap is None or kept >= cap or not reader.more(source, kept, cap):
+            return shards
+
+
+def _finish(recipe: DataRecipe, funnel: dict[str, Any], aside: Path) -> None:
+    """Write what a corpus holds beside its documents, the manifest last."""
+    _require_documents(recipe, funnel)
+    config = _recipe_json(recipe)
+    write_json(aside / "funnel.json", funnel)
+    write_json(aside / "config.json", config)
+    write_manifest(
+        aside,
+        kind="corpus",
+        config=config,
+        machine=machine(),
+        inputs=sorted({s.path for s in recipe.sources if s.path and s.path.is_file()}),
+        seed=recipe.seed,
+    )
+
+
+class _Meter:
+    """One progress over all stages, in megabytes of input."""
+
+    def __init__(self, progress: Progress, n_bytes: int) -> None:
+        self._progress, self._size, self._reached = progress, n_bytes / 1e6, 0.0
+        progress.start("data build", self._size, "MB")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        names = list(_STAGES)
+        before = sum(_STAGES[name] for name in names[: names.index(stage)])
+        share = before + _STAGES[stage] * (done / total if total else 1.0)
+        # Sources come one after the other, and some again: the progress never goes back.
+        self._reached = max(self._reached, share)
+        self._progress.advance(self._reached * self._size, stage)
 
 
 def _require_documents(recipe: DataRecipe, account: dict[str, Any]) -> None:
@@ -247,45 +313,6 @@ def _recipe_json(recipe: DataRecipe) -> dict[str, Any]:
         source["path"] = Path(source["path"]).name if source["path"] else None
     toxicity = value["clean"]["toxicity"]
     toxicity["lists"] = [Path(path).name for path in toxicity["lists"]]
+    for model in (value["clean"]["perplexity"], value["clean"]["classifier"]):
+        model["model"] = Path(model["model"]).name if model["model"] else None
     return value
-
-
-class _SplitWriter:
-    """Appends documents to one Parquet file, a row group at a time."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True)
-        self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd", compression_level=3)
-        self._rows: list[dict[str, str]] = []
-        self._bytes = 0
-
-    def __enter__(self) -> _SplitWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._file.close()
-
-    def add(self, item: Annotated, text: str, meta: dict[str, Any]) -> int:
-        """Append a document with its final text; returns the bytes of that text."""
-        document, meta = item.document, item.document.meta | meta
-        self._rows.append(
-            {
-                "id": document.id,
-                "text": text,
-                "source": document.source,
-                "url": document.url,
-                "language": item.language,
-                "meta": json.dumps(meta, ensure_ascii=False, sort_keys=True, default=str),
-            }
-        )
-        text_bytes = len(text.encode())
-        self._bytes += text_bytes
-        if self._bytes >= _ROW_GROUP_BYTES:
-            self._flush()
-        return text_bytes
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
-            self._rows, self._bytes = [], 0

@@ -1,16 +1,17 @@
 """Decides from its annotations whether a document is kept, and what becomes of personal data.
 
-Not for measuring (`annotate`) nor for duplicates (`dedup`).
+Not for measuring (`annotate`) nor for duplicates (`copies`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from isoflop.data import pii
-from isoflop.data.annotate import Annotated
-from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.annotated import Annotated
+from isoflop.data.clean_recipe import ClassifierConfig, CleanConfig
 from isoflop.data.quality import (
     CHINESE_RULES,
     ENGLISH_RULES,
@@ -19,7 +20,16 @@ from isoflop.data.quality import (
     first_failed,
 )
 
+if TYPE_CHECKING:
+    from isoflop.data.perplexity import Limits
+
 NOT_KEPT, UNSURE, PERSONAL = "language not kept", "language unsure", "personal data"
+PERPLEXING, LOW_SCORE = "perplexity.high", "classifier.low"
+MODEL_RULES = (
+    Rule(PERPLEXING, "perplexity", "max", math.inf),
+    Rule(LOW_SCORE, "classifier_score", "min", ClassifierConfig.min_score),
+)
+"""The rules of models, which judge all languages that their model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Decider:
     def __init__(self, config: CleanConfig) -> None:
         self._config = config
         self._rules = {group: group_rules(config, group) for group in GROUPS}
+        self._perplexity_limit = _perplexity_limit(config)
         keep = config.language.keep
         self._keep = frozenset({*keep, *(("zh-Hans", "zh-Hant") if "zh" in keep else ())})
 
@@ -59,6 +70,8 @@ class Decider:
             self._config.toxicity.max_matches
         ):
             reason = "toxicity.words"
+        if reason is None:
+            reason = self._models(item)
         action = self._config.pii.action
         if reason is not None or action == "keep" or not item.signals.get("pii"):
             return Decision(reason, text)
@@ -70,6 +83,15 @@ class Decider:
             return Decision(None, text, found, {"pii": found})
         return Decision(None, pii.redact(text, findings), found)
 
+    def _models(self, item: Annotated) -> str | None:
+        limit = self._perplexity_limit
+        if limit is not None and item.signals.get("perplexity", 0.0) > limit(item.language):
+            return PERPLEXING
+        classifier = self._config.classifier
+        if classifier.model and item.signals.get("classifier_score", 1.0) < classifier.min_score:
+            return LOW_SCORE
+        return None
+
     def _language(self, item: Annotated) -> str | None:
         config = self._config.language
         if self._keep and item.language not in self._keep:
@@ -77,6 +99,14 @@ class Decider:
         if item.signals.get("language_score", 1.0) < config.min_score:
             return UNSURE
         return None
+
+
+def _perplexity_limit(config: CleanConfig) -> Limits | None:
+    if config.perplexity.model is None:
+        return None
+    from isoflop.data.perplexity import Limits  # numpy and tokenizers, only for recipes that ask
+
+    return Limits(config.perplexity)
 
 
 GROUPS = ("english", "chinese", "spaced", "unspaced", "code")
@@ -104,3 +134,15 @@ def group_rules(config: CleanConfig, group: str) -> tuple[Rule, ...]:
     if group in ("spaced", "unspaced"):
         families = tuple(family for family in families if family == "gopher-repetition")
     return chosen_rules(CHINESE_RULES if chinese else ENGLISH_RULES, families, quality.thresholds)
+
+
+def model_rules(config: CleanConfig) -> tuple[Rule, ...]:
+    """The rules of the models in a recipe; infinite where a model sets a limit by language."""
+    perplexing, low = MODEL_RULES
+    rules = []
+    if config.perplexity.model is not None:
+        limit = math.inf if config.perplexity.max is None else config.perplexity.max
+        rules.append(replace(perplexing, threshold=limit))
+    if config.classifier.model is not None:
+        rules.append(replace(low, threshold=config.classifier.min_score))
+    return tuple(rules)

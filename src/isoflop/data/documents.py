@@ -1,4 +1,4 @@
-"""The two things a source yields: a document, or a note that something was skipped and why.
+"""What passes from a source to a corpus: a part to read, a document, a note that one was skipped.
 
 Not for reading or cleaning them: `sources` reads, `corpus` cleans and writes.
 """
@@ -10,11 +10,31 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class InputSplit:
+    """A part of a source that is read from start to end by one worker."""
+
+    identity: str
+    """The file (or another part), relative to the source; never a path of this machine."""
+    location: str
+    """Where this machine finds it: a path, a URL, or "" for what is generated."""
+    bytes: int
+    """About how much there is to read, as it is stored; what work is divided by."""
+    start: int = 0
+    stop: int | None = None
+    """The range [start, stop) of the file, in bytes or records as its format has it; None: all."""
+    stamp: str = ""
+    """Changes when the file does: its size and time of change, or the object store's own tag."""
+    seed: int = 0
+    """The recipe's seed, for the sources that draw."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text with where it came from; one row of a corpus."""
 
     id: str
-    """Unique within its source; a relative path or `file:line`, never a path of this machine."""
+    """Unique within its source and never a path of this machine: a relative path, `file:number`
+    of the 1-based record, or `file@offset` of its first byte."""
     text: str
     source: str
     """Name of the recipe's source."""
@@ -22,6 +42,8 @@ class Document:
     """`en`, `zh`, `code`, another BCP 47 tag, or `und` where nobody said."""
     url: str = ""
     meta: dict[str, object] = field(default_factory=dict)
+    """What else the source said: `license` as far as it is known; `offset`, the first byte or the
+    number of the record, where a file holds several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +57,13 @@ class Skipped:
     bytes: int = 0
     """Size of what was skipped, as far as it is known."""
     line: int | None = None
-    """1-based line or row in the file."""
+    """1-based line or row in the file, where the file was read from its start."""
     broken: bool = False
     """Whether it is damage to be listed in `rejects.jsonl`, rather than a choice of ours."""
     detail: str = ""
     """What the reader said of it."""
+    offset: int | None = None
+    """The byte of the file (once decompressed) at which the skipped part starts."""
 
 
 def order_key(seed: int, identity: str) -> bytes:

@@ -1,21 +1,28 @@
 """Windows of tokens in an order that is a pure function of (seed, epoch, index); numpy only.
 
 Not for devices, ranks or batch sizes: whoever asks for windows i, j, k gets the same ones in every
-layout of a run, which is what makes runs comparable and resumable.
+layout of a run, which is what makes runs comparable and resumable. Here are windows of the stream
+of tokens, in a random order or one after the other; whole documents are dealt by `packing` and
+`buckets`, several directories by `mixture`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from isoflop.core.errors import DataError
+from isoflop.data.permutation import permute
 from isoflop.data.shards import Split
 
 IGNORED = -100
 """The label of a position that takes no part in the loss (torch's `ignore_index`)."""
+_STRETCH = 512
+"""Places of an epoch that are computed together and kept for a while."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,13 @@ class Windows:
     foretells the first token of the next."""
     document_BT: npt.NDArray[np.int32]
     """Counts documents within a window from 0; attention stays within equal numbers."""
+
+    @property
+    def position_BT(self) -> npt.NDArray[np.int32]:
+        """Place of each token in its document, or in what the window holds of it, from 0."""
+        steps = np.arange(self.document_BT.shape[1], dtype=np.int32)
+        new_BT = np.diff(self.document_BT, axis=1, prepend=self.document_BT[:, :1]) != 0
+        return steps - np.maximum.accumulate(np.where(new_BT, steps, 0), axis=1, dtype=np.int32)
 
     @property
     def n_labels(self) -> int:
@@ -49,10 +63,30 @@ class EvalWindows(Windows):
     text_bytes_by_kind: dict[str, int]
 
 
-class Loader:
-    """Endless windows of a split: epoch after epoch, each a fresh permutation of all windows.
+class Order(ABC):
+    """Endless windows, epoch after epoch, each a pure function of its global index.
 
-    Window w covers tokens [w·T, w·T + T]: T inputs, and labels one to the right.
+    Any rank of any number, any worker and any resumed run asks for the indices it needs and gets
+    what every other would have got; no state is kept and nothing is skipped one by one.
+    """
+
+    n_windows: int
+    """Windows of an epoch: the global index is epoch · n_windows + place in the epoch."""
+
+    @abstractmethod
+    def windows(self, indices: npt.ArrayLike) -> Windows:
+        """The windows with these global indices."""
+
+    def batch(self, first_index: int, count: int) -> Windows:
+        """Windows `first_index` to `first_index + count - 1`."""
+        return self.windows(np.arange(first_index, first_index + count))
+
+
+class Loader(Order):
+    """Random windows of the stream: each epoch a fresh permutation of all windows.
+
+    Window w covers tokens [w·T, w·T + T]: T inputs, and labels one to the right. Documents lie
+    one after the other and are cut where a window ends.
 
     Args:
         split: The tokens.
@@ -66,28 +100,66 @@ class Loader:
     def __init__(self, split: Split, seq_len: int, seed: int) -> None:
         self.split, self.seq_len, self.seed = split, seq_len, seed
         self.n_windows = count_windows(split, seq_len)
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     def windows(self, indices: npt.ArrayLike) -> Windows:
-        """The windows with these global indices (epoch · n_windows + place in the epoch)."""
-        asked = np.asarray(indices, dtype=np.int64)
-        epochs, places = np.divmod(asked, self.n_windows)
-        chosen = np.empty_like(asked)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            chosen[here] = self._order(int(epoch))[places[here]]
-        return Windows(*_cut(self.split, self.seq_len, chosen))
+        """The windows with these global indices."""
+        chosen = shuffled(np.asarray(indices, dtype=np.int64), self.n_windows, self.seed)
+        return Windows(*_cut(self.split, chosen * self.seq_len, self.seq_len))
 
-    def batch(self, first_index: int, count: int) -> Windows:
-        """Windows `first_index` to `first_index + count - 1`."""
-        return self.windows(np.arange(first_index, first_index + count))
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch not in self._orders:
-            # A batch touches two epochs at most; older orders can be made again.
-            self._orders = {e: o for e, o in self._orders.items() if abs(e - epoch) <= 1}
-            self._orders[epoch] = permutation(self.n_windows, self.seed, epoch)
-        return self._orders[epoch]
+class StreamLoader(Order):
+    """The stream in its own order over `rows` parallel streams, as language models are evaluated
+    and trained by truncated back-propagation through time (the form of WikiText-2).
+
+    Row r of step s continues row r of step s - 1; the windows of a step are those with indices
+    s·rows to s·rows + rows - 1. Documents run into each other, so the first token of each is
+    foretold too.
+
+    Args:
+        split: The tokens.
+        seq_len: T, the number of input tokens in a window.
+        rows: Parallel streams.
+
+    Raises:
+        DataError: A stream is shorter than one window.
+    """
+
+    def __init__(self, split: Split, seq_len: int, rows: int) -> None:
+        self.split, self.seq_len, self.rows = split, seq_len, rows
+        self._steps = (split.n_tokens - 1) // rows // seq_len
+        if self._steps < 1:
+            raise DataError(
+                f"{split.n_tokens} tokens do not fill {rows} streams of {seq_len}",
+                where=f"split {split.name}",
+                fix="Use fewer rows, a shorter context or more text",
+            )
+        self.n_windows = self._steps * rows
+
+    def windows(self, indices: npt.ArrayLike) -> Windows:
+        """The windows with these global indices."""
+        step, row = np.divmod(np.asarray(indices, dtype=np.int64) % self.n_windows, self.rows)
+        starts = (row * self._steps + step) * self.seq_len
+        tokens = self.split.windows(starts, self.seq_len + 1).astype(np.int64)
+        ids_BT = np.ascontiguousarray(tokens[:, :-1])
+        return Windows(ids_BT, tokens[:, 1:], np.zeros(ids_BT.shape, dtype=np.int32))
+
+
+def shuffled(indices: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
+    """What stands at these global indices when 0 … n - 1 are shuffled anew in each epoch."""
+    epochs, places = np.divmod(indices, n)
+    stretches, within = np.divmod(places, _STRETCH)
+    chosen = np.empty_like(indices)
+    for epoch, stretch in sorted(set(zip(epochs.tolist(), stretches.tolist(), strict=True))):
+        here = (epochs == epoch) & (stretches == stretch)
+        chosen[here] = _shuffled_stretch(stretch, n, seed, epoch)[within[here]]
+    return chosen
+
+
+@lru_cache(maxsize=256)
+def _shuffled_stretch(stretch: int, n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    # Neighbours are asked for soon after, and hundreds cost little more than one.
+    places = np.arange(stretch * _STRETCH, min((stretch + 1) * _STRETCH, n))
+    return permute(places, n, seed, epoch)
 
 
 def count_windows(split: Split, seq_len: int) -> int:
@@ -111,10 +183,10 @@ def eval_windows(split: Split, seq_len: int, max_tokens: int | None = None) -> E
 
     A larger `max_tokens` adds windows to those of a smaller one.
     """
-    order = permutation(count_windows(split, seq_len), seed=0, epoch=0)
-    if max_tokens is not None:
-        order = order[: max(1, max_tokens // seq_len)]
-    ids_BT, labels_BT, document_BT = _cut(split, seq_len, order)
+    n_windows = count_windows(split, seq_len)
+    wanted = n_windows if max_tokens is None else min(n_windows, max(1, max_tokens // seq_len))
+    order = permute(np.arange(wanted), n_windows, seed=0)
+    ids_BT, labels_BT, document_BT = _cut(split, order * seq_len, seq_len)
     counted_BT = labels_BT != IGNORED
     bytes_BT = np.where(counted_BT, split.byte_lengths[np.where(counted_BT, labels_BT, 0)], 0)
     positions_BT = order[:, None] * seq_len + np.arange(seq_len)
@@ -133,35 +205,19 @@ def eval_windows(split: Split, seq_len: int, max_tokens: int | None = None) -> E
     )
 
 
-def permutation(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """(n,) a permutation of 0 … n - 1 that depends on its arguments alone.
-
-    Sorts by SplitMix64 (Steele, Lea & Flood 2014) of the index, keyed by seed and epoch. numpy's
-    own generators may change their streams between versions; this may not.
-    """
-    key = np.array([seed % (1 << 64), epoch], dtype=np.uint64)
-    key = _mix(_mix(key[:1]) ^ key[1:])
-    # 64-bit keys of n windows collide once in 2^64 / n² draws; a stable sort settles even that.
-    return np.argsort(_mix(np.arange(n, dtype=np.uint64) ^ key), kind="stable")
-
-
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's step: wraps around modulo 2^64 by intent."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def _cut(
-    split: Split, seq_len: int, windows_B: npt.NDArray[np.int64]
+    split: Split, starts_B: npt.NDArray[np.int64], seq_len: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """(ids, labels, document) of the windows, gathered in one indexing of the memory map."""
-    positions = windows_B[:, None] * seq_len + np.arange(seq_len + 1)
-    tokens = split.tokens[positions].astype(np.int64)
-    ids_BT = tokens[:, :-1]
-    ends_BT = ids_BT == split.eos_id
-    labels_BT = np.where(ends_BT, IGNORED, tokens[:, 1:])
-    # An EOS closes its own document: the count rises one position after it.
-    document_BT = np.cumsum(ends_BT, axis=1, dtype=np.int32) - ends_BT
-    return np.ascontiguousarray(ids_BT), labels_BT, document_BT.astype(np.int32)
+    """(ids, labels, document) of the windows that begin at these tokens."""
+    tokens = split.windows(starts_B, seq_len + 1)
+    ends_BT = tokens[:, :-1] == split.eos_id
+    labels_BT = tokens[:, 1:].astype(np.int64)
+    document_BT = np.zeros(ends_BT.shape, dtype=np.int32)
+    # Long documents leave most windows whole: only the others pay for counting.
+    several = np.flatnonzero(ends_BT.any(axis=1))
+    if several.shape[0]:
+        labels_BT[ends_BT] = IGNORED
+        ends = ends_BT[several]
+        # An EOS closes its own document: the count rises one position after it.
+        document_BT[several] = np.cumsum(ends, axis=1, dtype=np.int32) - ends
+    return tokens[:, :-1].astype(np.int64), labels_BT, document_BT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,11 @@ from typing import Literal
 from isoflop.core.errors import RecipeError
 from isoflop.data.clean_recipe import CleanConfig
 
-SourceKind = Literal["text", "jsonl", "parquet", "python", "word-problems"]
+SourceKind = Literal[
+    "text", "html", "jsonl", "parquet", "warc", "wikipedia", "huggingface", "git", "python",
+    "word-problems",
+]  # fmt: skip
+_READS_FILES = ("text", "html", "jsonl", "parquet", "warc", "wikipedia")
 
 
 @dataclass(frozen=True)
@@ -17,21 +22,41 @@ class SourceConfig:
     """One source of documents (a `[[sources]]` table)."""
 
     kind: SourceKind
-    """text: one document a file; jsonl (.gz, .zst) and parquet: one a row; python: sources,
+    """text (also Markdown) and html: one document a file; jsonl (.gz, .bz2, .zst) and parquet: one
+    a row; warc: pages of a crawl (WARC, WET); wikipedia: articles of an XML dump (.bz2);
+    huggingface: rows of a data set; git: the tracked text files of a checkout; python: sources,
     docstrings and manuals of the Python that runs this; word-problems: generated arithmetic."""
     path: Path | None = None
-    """File, folder or glob to read (text, jsonl, parquet), relative to the recipe."""
+    """File, folder or glob to read, relative to the recipe; the folder of a checkout (git) or of
+    a data set (huggingface)."""
+    url: str | None = None
+    """In place of `path`: a file, folder or glob that fsspec reads (s3://, gs://, https://)."""
     name: str | None = None
     """Name of the source in the corpus; its kind when omitted."""
     max_bytes: int | None = None
     """Stop once this many bytes of text are kept. Files are taken in an order hashed from the
     seed, so that the cap takes an even sample of them."""
+    max_document_bytes: int = 32_000_000
+    """Longer files, lines and texts are skipped and counted; it bounds the memory of a reader."""
     documents: int | None = None
     """How many word problems to generate."""
     text_key: str = "text"
-    """Key (jsonl) or column (parquet) that holds the text."""
+    """Key (jsonl) or column (parquet, huggingface) that holds the text."""
+    dataset: str | None = None
+    """Name of a data set of the Hugging Face hub, as `owner/name` (huggingface)."""
+    subset: str | None = None
+    """Configuration of the data set (huggingface)."""
+    split: str = "train"
+    """Split of the data set (huggingface)."""
+    revision: str | None = None
+    """Commit or tag of the data set on the hub (huggingface)."""
+    extraction: Literal["fast", "careful"] = "fast"
+    """Who takes the main text out of HTML (html, warc): resiliparse, or trafilatura, which leaves
+    out more of the page's furniture and is some ten times slower."""
     language: str = "und"
     """Language of documents that do not carry a `language` of their own."""
+    license: str | None = None
+    """Licence (an SPDX name) of documents that do not carry a `license` of their own."""
 
     @property
     def label(self) -> str:
@@ -44,21 +69,43 @@ class SourceConfig:
         Raises:
             RecipeError: Lists every impossible value of the source at once.
         """
-        problems: list[str] = []
-        reads_files = self.kind in ("text", "jsonl", "parquet")
-        if reads_files and self.path is None:
-            problems.append(f"kind {self.kind} needs a `path`")
-        if not reads_files and self.path is not None:
-            problems.append(f"kind {self.kind} takes no `path`")
+        problems = [*self._place_problems()]
         if self.kind == "word-problems" and self.documents is None and self.max_bytes is None:
             problems.append("kind word-problems needs `documents` or `max_bytes`")
         if self.kind != "word-problems" and self.documents is not None:
             problems.append(f"`documents` is for word-problems, not for {self.kind}")
-        for key, value in (("max_bytes", self.max_bytes), ("documents", self.documents)):
+        if self.kind != "huggingface":
+            given = {"subset": self.subset, "revision": self.revision}
+            problems += [
+                f"`{k}` is for huggingface, not for {self.kind}" for k in given if given[k]
+            ]
+        for key in ("max_bytes", "documents", "max_document_bytes"):
+            value = getattr(self, key)
             if value is not None and value <= 0:
                 problems.append(f"`{key}` must be positive, not {value}")
         if problems:
             raise RecipeError(f"source `{self.label}`: {'; '.join(problems)}")
+
+    def _place_problems(self) -> Iterator[str]:
+        """What is wrong with where the source is to be found."""
+        places = {"path": self.path, "url": self.url, "dataset": self.dataset}
+        allowed: tuple[str, ...] = ()
+        if self.kind in _READS_FILES:
+            allowed = ("path", "url")
+        elif self.kind == "git":
+            allowed = ("path",)
+        elif self.kind == "huggingface":
+            allowed = ("dataset", "path")
+        given = [place for place, value in places.items() if value is not None]
+        for place in given:
+            if place not in allowed:
+                yield f"kind {self.kind} takes no `{place}`"
+        if allowed and not given:
+            yield f"kind {self.kind} needs a {' or a '.join(f'`{place}`' for place in allowed)}"
+        if len([place for place in given if place in allowed]) > 1:
+            yield f"give {' or '.join(f'`{place}`' for place in allowed)}, not both"
+        if self.url is not None and "://" not in self.url:
+            yield f"`url` must name a store, as in s3://bucket/folder, not `{self.url}`"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,20 @@ from isoflop.core.artifact import (
     build_directory,
     read_json,
     read_manifest,
-    sha256_file,
     write_json,
     write_manifest,
 )
 from isoflop.core.console import SILENT, Progress
+from isoflop.core.engine import Engine, open_placement, work_folder
 from isoflop.core.errors import ArtifactError, DataError
-from isoflop.core.hardware import machine, usable_cores
-from isoflop.data.corpus import SPLITS, Corpus
-from isoflop.data.tokenizer import Tokenizer, load
+from isoflop.core.hardware import machine
+from isoflop.data.checksums import BLOCK_BYTES, BlockGuard
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
+from isoflop.data.encode import assemble, encode
+from isoflop.data.tokenizer import artifact_or_file, load
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,29 @@ class Split:
     eos_id: int
     byte_lengths: npt.NDArray[np.int32] = field(repr=False)
     """(V,) text bytes each id stands for; 0 for special tokens."""
+    guard: BlockGuard | None = field(default=None, repr=False)
+    """Checks what is read of a file; None for tokens in memory."""
+
+    def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[Any]:
+        """(B, length) tokens from each of the B starts on, after checking their blocks.
+
+        Raises:
+            ArtifactError: A block of the file is damaged; names the file and the offset.
+        """
+        self.check(starts, length)
+        # Rows of a sliding view are copied whole, much faster than token by token.
+        rows: npt.NDArray[Any] = np.lib.stride_tricks.sliding_window_view(self.tokens, length)
+        return rows[starts]
+
+    def check(self, starts: npt.NDArray[np.int64], length: int) -> None:
+        """Check the blocks of `length` tokens from each of the starts on, as `windows` does.
+
+        Raises:
+            ArtifactError: A block of the file is damaged; names the file and the offset.
+        """
+        if self.guard is not None:
+            size = self.tokens.dtype.itemsize
+            self.guard.check(starts * size, length * size)
 
     @property
     def n_tokens(self) -> int:
@@ -74,24 +99,43 @@ class Shards:
         return self.directory / "tokenizer"
 
 
-def tokenize(corpus: Corpus, tokenizer_dir: Path, out: Path, progress: Progress = SILENT) -> Shards:
+def tokenize(
+    corpus: Corpus,
+    tokenizer_dir: Path,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    placement: str = "inline",
+    keep_work: bool = False,
+) -> Shards:
     """Encode a corpus into shards, with a copy of the tokenizer beside them.
+
+    Args:
+        placement: Where the work is done, which does not change the shards; see
+            `core.engine.open_placement`.
+        keep_work: Keep the working folder beside `out`.
 
     Raises:
         ArtifactError: The corpus or the tokenizer is missing or damaged.
+        RunError: A worker failed or was killed again and again.
     """
     tokenizer = load(tokenizer_dir)
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     total = sum(corpus.split_bytes(split) for split in SPLITS)
     kinds = sorted({k for s in SPLITS for k in corpus.funnel["splits"][s]["languages"]})
     progress.start("tokenize", total / 1e6, "MB")
-    with build_directory(out) as aside:
-        done, splits = 0, {}
-        for split in SPLITS:
-            splits[split] = _write_split(
-                corpus, split, tokenizer, dtype, kinds, aside, progress, done
-            )
-            done += splits[split]["bytes"]
+
+    def report(stage: str, done: int, of: int) -> None:
+        progress.advance(total / 1e6 * (done / of if of else 1.0))
+
+    with (
+        work_folder(out, keep_work) as work,
+        build_directory(out) as aside,
+        open_placement(placement, work, total) as place,
+    ):
+        engine = Engine(work, place, report)
+        encoded = encode(engine, corpus, tokenizer_dir, dtype, kinds)
+        splits = {split: assemble(encoded[split], split, kinds, aside) for split in SPLITS}
         copy = aside / "tokenizer"
         copy.mkdir()
         for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -111,8 +155,10 @@ def tokenize(corpus: Corpus, tokenizer_dir: Path, out: Path, progress: Progress 
             kind="shards",
             config=index,
             machine=machine(),
-            inputs=[corpus.directory, tokenizer_dir],
+            inputs=[corpus.directory, artifact_or_file(tokenizer_dir)],
         )
+        if keep_work:
+            engine.prune()
     progress.finish(", ".join(f"{name}: {s['tokens']:,} tokens" for name, s in splits.items()))
     return open_shards(out)
 
@@ -121,12 +167,13 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
     """Memory-map a shard directory.
 
     Args:
-        verify: Also hash every file (about a second per gigabyte); sizes are checked always.
+        verify: Also hash every file (about a second per gigabyte). Sizes are checked always, and
+            each block of tokens against its checksum when it is first read.
 
     Raises:
         ArtifactError: It is missing, unfinished, damaged, or of another version; names the file.
     """
-    read_manifest(directory, "shards", verify=verify)
+    read_manifest(directory, "shards")
     index = read_json(directory / "index.json")
     if not isinstance(index, dict) or index.get("version") != _VERSION:
         raise ArtifactError(
@@ -139,6 +186,10 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
         splits = {
             name: _open_split(directory, name, index, tokenizer.byte_lengths) for name in SPLITS
         }
+        if verify:
+            for split in splits.values():
+                _check_whole(split)
+            read_manifest(directory, verify=True)
         return Shards(
             directory=directory,
             train=splits["train"],
@@ -152,53 +203,6 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
             where=str(directory / "index.json"),
             fix="Make the shards again with `isoflop tokenize`",
         ) from None
-
-
-def _write_split(
-    corpus: Corpus,
-    split: str,
-    tokenizer: Tokenizer,
-    dtype: np.dtype[Any],
-    kinds: list[str],
-    out: Path,
-    progress: Progress,
-    done: int,
-) -> dict[str, Any]:
-    """Write one split's tokens and document table; returns its entry in the index."""
-    path = out / f"{split}.bin"
-    lengths: list[int] = []
-    document_kinds: list[int] = []
-    text_bytes = 0
-    kind_index = {kind: index for index, kind in enumerate(kinds)}
-    tokens_by_kind, bytes_by_kind = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
-    threads = min(8, usable_cores())
-    with open(path, "wb") as file:
-        for rows in corpus.documents(split):
-            encoded = tokenizer.encode_batch([row["text"] for row in rows], threads)
-            for row, ids in zip(rows, encoded, strict=True):
-                document = np.append(ids, np.uint32(tokenizer.eos_id)).astype(dtype)
-                file.write(document.tobytes())
-                size, kind = int(tokenizer.byte_lengths[ids].sum()), row["language"]
-                lengths.append(document.shape[0])
-                document_kinds.append(kind_index[kind])
-                tokens_by_kind[kind] += document.shape[0]
-                bytes_by_kind[kind] += size
-                text_bytes += size
-            progress.advance((done + text_bytes) / 1e6, split)
-        file.flush()
-        os.fsync(file.fileno())
-    starts = np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
-    np.save(out / f"{split}.starts.npy", starts.astype("<i8"))
-    np.save(out / f"{split}.kinds.npy", np.array(document_kinds, dtype=np.uint8))
-    return {
-        "tokens": int(starts[-1]),
-        "documents": len(lengths),
-        "bytes": text_bytes,
-        "sha256": sha256_file(path),
-        "by_kind": {
-            kind: {"tokens": tokens_by_kind[kind], "bytes": bytes_by_kind[kind]} for kind in kinds
-        },
-    }
 
 
 def _open_split(
@@ -218,9 +222,12 @@ def _open_split(
     if not expected:
         raise DataError("the split holds no token", where=str(path), fix="Add documents")
     starts = _load_array(directory / f"{name}.starts.npy", entry["documents"] + 1)
+    tokens = np.memmap(path, dtype=dtype, mode="r")
+    checksums = _load_array(directory / f"{name}.crc32.npy", -(-expected // BLOCK_BYTES))
     return Split(
         name=name,
-        tokens=np.memmap(path, dtype=dtype, mode="r"),
+        tokens=tokens,
+        guard=BlockGuard(path, tokens.view(np.uint8), checksums),
         document_starts=starts,
         document_kinds=_load_array(directory / f"{name}.kinds.npy", entry["documents"]),
         kinds=tuple(index["kinds"]),
@@ -228,6 +235,13 @@ def _open_split(
         eos_id=int(index["eos_id"]),
         byte_lengths=byte_lengths,
     )
+
+
+def _check_whole(split: Split) -> None:
+    """Check every block of a split's tokens."""
+    if split.guard is not None:
+        size = split.n_tokens * split.tokens.dtype.itemsize
+        split.guard.check(np.arange(0, size, BLOCK_BYTES), 1)
 
 
 def _load_array(path: Path, length: int) -> npt.NDArray[Any]:

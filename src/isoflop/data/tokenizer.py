@@ -1,17 +1,18 @@
-"""Byte-level BPE: training it, saving it as a Hugging Face tokenizer, encoding and decoding.
+"""Tokenizers: training them, saving them as Hugging Face does, encoding and decoding.
 
-Not for chat templates nor for tokenizers that are not byte-level. Any text, in any script, goes
-to ids and back unchanged.
+Byte-level BPE by default, a byte-level unigram model by switch: any text, in any script, goes to
+ids and back unchanged. Not for the form of the file (`tokenizer_file`), for choosing a size of
+vocabulary (`tokenizer_study`), nor for chat templates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import tiktoken
 import tokenizers
 
 from isoflop.core.artifact import (
+    MANIFEST,
     build_directory,
     read_json,
     read_manifest,
@@ -30,22 +32,28 @@ from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import DataError
 from isoflop.core.hardware import machine
 from isoflop.data.corpus import Corpus
-
-# The split pattern of Qwen2 (2024): contractions, words with one leading mark, single digits,
-# punctuation, line ends, spaces. Single digits let a small model do arithmetic by place.
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+from isoflop.data.tokenizer_file import (
+    BYTES,
+    END_OF_TEXT,
+    QWEN2_PATTERN,
+    SPECIAL_TOKENS,
+    bpe_json,
+    bytes_of,
+    config_json,
+    pre_tokenizer_json,
+    printable,
+    unigram_json,
 )
-END_OF_TEXT = "<|endoftext|>"
-SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
-_BYTES = 256
+
+ModelName = Literal["bpe", "unigram"]
 # A vocabulary of some thousand words is settled by far less text than a corpus holds.
 _SAMPLE_BYTES = 16_000_000
+# The unigram trainer takes minutes for what the other does in seconds.
+_UNIGRAM_SAMPLE_BYTES = 4_000_000
 _TEXTS_A_TASK = 32
 
 
-class _Backend(Protocol):
+class Backend(Protocol):
     """An encoder of plain text (nothing in it is a special token)."""
 
     def __call__(self, text: str) -> npt.NDArray[np.uint32]: ...
@@ -65,8 +73,8 @@ class Tokenizer:
     byte_lengths: npt.NDArray[np.int32] = field(repr=False)
     """(V,) number of text bytes each id stands for; 0 for special tokens."""
     backend: str
-    """`tiktoken`, or `tokenizers` where the file is not one that `train` writes."""
-    _encode: _Backend = field(repr=False)
+    """`tiktoken`, or `tokenizers` where the file is not a BPE that `train` writes."""
+    _encode: Backend = field(repr=False)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Ids of a text.
@@ -103,48 +111,98 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
 
-def train(corpus: Corpus, vocab_size: int, out: Path, progress: Progress = SILENT) -> Tokenizer:
-    """Train a byte-level BPE (Sennrich et al. 2016) on the training split and save it.
+def train(
+    corpus: Corpus,
+    vocab_size: int,
+    out: Path,
+    progress: Progress = SILENT,
+    *,
+    model: ModelName = "bpe",
+    reserve: Sequence[str] = (),
+) -> Tokenizer:
+    """Train a tokenizer on the training split and save it.
 
     Args:
-        vocab_size: All ids: 256 bytes, merges, and the special tokens.
+        vocab_size: All ids: 256 bytes, merges or pieces, and the special tokens.
+        model: `bpe` (Sennrich et al. 2016) or `unigram` (Kudo 2018), both over bytes. Training
+            a BPE twice gives the same file; the unigram trainer of the `tokenizers` library
+            visits words in an order of chance, and its scores differ in the third digit.
+        reserve: Special tokens beside `SPECIAL_TOKENS`, for later use in conversations.
 
     Raises:
-        DataError: The vocabulary is too small, or the text too short to fill it.
+        DataError: The vocabulary is too small, the text too short to fill it, or a special
+            token is named twice or empty.
     """
-    n_ordinary = vocab_size - len(SPECIAL_TOKENS)
-    if n_ordinary < _BYTES:
+    names = (*SPECIAL_TOKENS, *reserve)
+    if len(set(names)) < len(names) or not all(names):
         raise DataError(
-            f"a vocabulary of {vocab_size} cannot hold the {_BYTES} bytes and the "
-            f"{len(SPECIAL_TOKENS)} special tokens",
-            where="--vocab-size",
-            fix=f"Ask for at least {_BYTES + len(SPECIAL_TOKENS)}",
+            "a special token is named twice or empty",
+            where="--reserve",
+            fix=f"{', '.join(SPECIAL_TOKENS)} are reserved already",
         )
-    sample = min(_SAMPLE_BYTES, corpus.split_bytes("train"))
-    progress.start("tokenizer train", sample / 1e6, "MB")
+    n_ordinary = vocab_size - len(names)
+    if n_ordinary < BYTES:
+        raise DataError(
+            f"a vocabulary of {vocab_size} cannot hold the {BYTES} bytes and the "
+            f"{len(names)} special tokens",
+            where="--vocab-size",
+            fix=f"Ask for at least {BYTES + len(names)}",
+        )
+    special = {name: n_ordinary + offset for offset, name in enumerate(names)}
+    if model == "bpe":
+        content = bpe_json(train_bpe(corpus, n_ordinary, progress), special)
+    else:
+        content = unigram_json(_train_unigram(corpus, n_ordinary, progress), special)
+    write_tokenizer(out, content, {"vocab_size": vocab_size, "model": model}, [corpus.directory])
+    progress.finish(f"vocabulary of {vocab_size:,}")
+    return load(out)
+
+
+def train_bpe(corpus: Corpus, n_ordinary: int, progress: Progress = SILENT) -> dict[bytes, int]:
+    """Token → id of a BPE of `n_ordinary` tokens: the bytes, then merges, the most frequent first.
+
+    The first n of them are the BPE of n tokens: a smaller vocabulary is a cut of a larger one.
+
+    Raises:
+        DataError: The text is too short for as many.
+    """
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(
-        _sample(corpus, progress), vocab_size=n_ordinary, pattern=QWEN2_PATTERN
+        _training_texts(corpus, _SAMPLE_BYTES, progress),
+        vocab_size=n_ordinary,
+        pattern=QWEN2_PATTERN,
     )
-    ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
-    if len(ranks) < n_ordinary:
-        raise DataError(
-            f"the text gives only {len(ranks) + len(SPECIAL_TOKENS)} tokens, not {vocab_size}",
-            where=str(corpus.directory),
-            fix="Ask for a smaller --vocab-size, or train on more text",
-        )
+    ids = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
+    _require(len(ids), n_ordinary, corpus)
+    return ids
+
+
+def write_tokenizer(
+    out: Path, content: Mapping[str, Any], config: Mapping[str, Any], inputs: Sequence[Path]
+) -> None:
+    """Write a tokenizer directory, whole or not at all.
+
+    Args:
+        content: The file `tokenizer.json`.
+        config: What it was made with, for the manifest.
+        inputs: What it was made from, for the manifest.
+    """
+    special = [token["content"] for token in content["added_tokens"]]
     with build_directory(out) as aside:
-        write_json(aside / "tokenizer.json", _hugging_face_json(ranks))
-        write_json(aside / "tokenizer_config.json", _hugging_face_config())
+        write_json(aside / "tokenizer.json", content)
+        write_json(aside / "tokenizer_config.json", config_json(special))
         write_manifest(
             aside,
             kind="tokenizer",
-            config={"vocab_size": vocab_size, "pattern": QWEN2_PATTERN},
+            config={**config, "pattern": QWEN2_PATTERN},
             machine=machine(),
-            inputs=[corpus.directory],
+            inputs=inputs,
         )
-    progress.finish(f"vocabulary of {vocab_size:,}")
-    return load(out)
+
+
+def artifact_or_file(directory: Path) -> Path:
+    """What a manifest names as its input: the directory, or the file of a plain copy of it."""
+    return directory if (directory / MANIFEST).exists() else directory / "tokenizer.json"
 
 
 def load(directory: Path) -> Tokenizer:
@@ -152,189 +210,138 @@ def load(directory: Path) -> Tokenizer:
 
     Raises:
         ArtifactError: It is missing or damaged.
-        DataError: It is not a byte-level BPE with `<|endoftext|>`.
+        DataError: It is not byte-level, or lacks `<|endoftext|>`.
     """
     path = directory / "tokenizer.json"
-    if (directory / "manifest.json").exists():
+    if (directory / MANIFEST).exists():
         read_manifest(directory, verify=True)
     raw = read_json(path)
     try:
-        vocab: dict[str, int] = raw["model"]["vocab"]
         special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
-        size = max([*vocab.values(), *special.values()]) + 1
-        token_bytes = [b""] * size
-        for token, index in vocab.items():
-            if token not in special:
-                token_bytes[index] = bytes(_CHARACTER_TO_BYTE[c] for c in token)
+        ids = {
+            bytes_of(token): index
+            for token, index in _vocabulary(raw["model"]).items()
+            if token not in special
+        }
+        token_bytes = [b""] * (max([*ids.values(), *special.values()]) + 1)
+        for token, index in ids.items():
+            token_bytes[index] = token
         eos_id = special[END_OF_TEXT]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"not a byte-level BPE with {END_OF_TEXT} ({error!r})",
+            f"not a byte-level tokenizer with {END_OF_TEXT} ({error!r})",
             where=str(path),
             fix="Train one with `isoflop tokenizer train`",
         ) from None
-    ours = _is_ours(raw, token_bytes, special)
+    ours = _is_ours(raw, ids, special)
     return Tokenizer(
         directory=directory,
-        vocab_size=size,
+        vocab_size=len(token_bytes),
         eos_id=eos_id,
         special_ids=special,
         token_bytes=tuple(token_bytes),
         byte_lengths=np.array([len(token) for token in token_bytes], dtype=np.int32),
         backend="tiktoken" if ours else "tokenizers",
-        _encode=_tiktoken(token_bytes, special) if ours else _hugging_face(path),
+        _encode=bpe_encoder(ids) if ours else _hugging_face(path),
     )
 
 
 # --- training ------------------------------------------------------------------------------
 
 
-def _sample(corpus: Corpus, progress: Progress) -> Iterator[str]:
-    """Training documents spread evenly over the split, about `_SAMPLE_BYTES` of them."""
-    keep, credit, done = _SAMPLE_BYTES / max(1, corpus.split_bytes("train")), 0.0, 0
-    for rows in corpus.documents("train"):
+def sample(
+    corpus: Corpus, split: str, max_bytes: int, progress: Progress = SILENT
+) -> Iterator[dict[str, str]]:
+    """Rows `{text, language}` spread evenly over a split, about `max_bytes` of text."""
+    keep, credit, done = max_bytes / max(1, corpus.split_bytes(split)), 0.0, 0
+    for rows in corpus.documents(split):
         for row in rows:
             size = len(row["text"].encode())
             credit += keep * size
             if credit > 0:
                 credit -= size
                 done += size
-                yield row["text"]
+                yield row
         progress.advance(done / 1e6)
 
 
-def _merges(ranks: dict[bytes, int]) -> list[list[str]]:
-    """The merge that makes each token, in order of rank.
-
-    A token's parts are what merging its own bytes with all earlier merges leaves: two pieces.
-    """
-    merges: list[list[str]] = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if rank < _BYTES:
-            continue
-        pieces = [bytes([byte]) for byte in token]
-        while len(pieces) > 2:
-            made = [ranks.get(a + b, rank) for a, b in pairwise(pieces)]
-            best = made.index(min(made))
-            pieces[best : best + 2] = [pieces[best] + pieces[best + 1]]
-        merges.append([_printable(piece) for piece in pieces])
-    return merges
+def _training_texts(corpus: Corpus, max_bytes: int, progress: Progress) -> Iterator[str]:
+    size = min(max_bytes, corpus.split_bytes("train"))
+    progress.start("tokenizer train", size / 1e6, "MB")
+    return (row["text"] for row in sample(corpus, "train", max_bytes, progress))
 
 
-# --- the Hugging Face file -----------------------------------------------------------------
+def _train_unigram(corpus: Corpus, n_ordinary: int, progress: Progress) -> list[tuple[str, float]]:
+    """Pieces and their log probabilities; the 256 bytes are always among them."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizer()
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=n_ordinary,
+        show_progress=False,
+        initial_alphabet=sorted(printable(bytes([byte])) for byte in range(BYTES)),
+    )
+    texts = _training_texts(corpus, _UNIGRAM_SAMPLE_BYTES, progress)
+    tokenizer.train_from_iterator(texts, trainer)
+    pieces = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    _require(len(pieces), n_ordinary, corpus)
+    return sorted(pieces, key=lambda piece: (-piece[1], piece[0]))
 
 
-def _byte_to_character() -> dict[int, str]:
-    """GPT-2's map (Radford et al. 2019): a printable character for every byte."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    table = {byte: chr(byte) for byte in plain}
-    for offset, byte in enumerate(byte for byte in range(_BYTES) if byte not in table):
-        table[byte] = chr(_BYTES + offset)
-    return table
-
-
-_BYTE_TO_CHARACTER = _byte_to_character()
-_CHARACTER_TO_BYTE = {character: byte for byte, character in _BYTE_TO_CHARACTER.items()}
-
-
-def _printable(token: bytes) -> str:
-    return "".join(_BYTE_TO_CHARACTER[byte] for byte in token)
-
-
-def _hugging_face_json(ranks: dict[bytes, int]) -> dict[str, Any]:
-    ordered = sorted(ranks.items(), key=lambda item: item[1])
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {
-                "id": len(ranks) + offset,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for offset, token in enumerate(SPECIAL_TOKENS)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": QWEN2_PATTERN},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {**byte_level, "use_regex": False},
-            ],
-        },
-        "post_processor": None,
-        "decoder": {**byte_level, "use_regex": False},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": {_printable(token): rank for token, rank in ordered},
-            "merges": _merges(ranks),
-        },
-    }
-
-
-def _hugging_face_config() -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": END_OF_TEXT,
-        "pad_token": END_OF_TEXT,
-        "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 1_000_000_000,
-    }
+def _require(found: int, wanted: int, corpus: Corpus) -> None:
+    if found < wanted:
+        raise DataError(
+            f"the text gives only {found} tokens beside the special ones, not {wanted}",
+            where=str(corpus.directory),
+            fix="Ask for a smaller vocabulary, or train on more text",
+        )
 
 
 # --- encoding ------------------------------------------------------------------------------
 
 
-def _is_ours(raw: dict[str, Any], token_bytes: list[bytes], special: dict[str, int]) -> bool:
-    """Whether the file says exactly what `train` would write for its tokens.
-
-    Only then do tiktoken (which merges by id) and tokenizers (which merges by list) agree.
-    """
-    n_ordinary = len(token_bytes) - len(special)
-    ranks = {token: rank for rank, token in enumerate(token_bytes[:n_ordinary])}
-    if len(ranks) != n_ordinary or any(len(token) != 1 for token in token_bytes[:_BYTES]):
-        return False
-    return bool(raw == _hugging_face_json(ranks))
+def pre_tokenizer() -> Any:
+    """What cuts text into words, as an object of the `tokenizers` library."""
+    shell = {"version": "1.0", "added_tokens": [], "pre_tokenizer": pre_tokenizer_json()}
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    whole = tokenizers.Tokenizer.from_str(json.dumps({**shell, "model": model}))
+    return whole.pre_tokenizer
 
 
-def _tiktoken(token_bytes: list[bytes], special: dict[str, int]) -> _Backend:
-    n_ordinary = len(token_bytes) - len(special)
+def bpe_encoder(ids: Mapping[bytes, int]) -> Backend:
+    """An encoder that merges by id, lowest first; with the 256 bytes among the ids."""
     encoding = tiktoken.Encoding(
-        "isoflop",
-        pat_str=QWEN2_PATTERN,
-        mergeable_ranks={token: rank for rank, token in enumerate(token_bytes[:n_ordinary])},
-        special_tokens=special,
+        "isoflop", pat_str=QWEN2_PATTERN, mergeable_ranks=dict(ids), special_tokens={}
     )
 
     def encode(text: str) -> npt.NDArray[np.uint32]:
-        ids: npt.NDArray[np.uint32] = encoding.encode_to_numpy(
+        found: npt.NDArray[np.uint32] = encoding.encode_to_numpy(
             text, allowed_special=set(), disallowed_special=()
         )
-        return ids
+        return found
 
     return encode
 
 
-def _hugging_face(path: Path) -> _Backend:
+def _vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
+    """Spelled token → id, from either kind of model."""
+    vocab = model["vocab"]
+    if isinstance(vocab, list):
+        return {piece: index for index, (piece, _) in enumerate(vocab)}
+    return dict(vocab)
+
+
+def _is_ours(raw: Any, ids: Mapping[bytes, int], special: Mapping[str, int]) -> bool:
+    """Whether the file says exactly what `train` would write for its tokens as a BPE.
+
+    Only then do tiktoken (which merges by id) and tokenizers (which merges by list) agree.
+    """
+    if len(ids) != len(raw["model"]["vocab"]) or raw["model"].get("type") != "BPE":
+        return False
+    single = [token for token, index in ids.items() if index < BYTES and len(token) == 1]
+    return len(single) == BYTES and bool(raw == bpe_json(ids, special))
+
+
+def _hugging_face(path: Path) -> Backend:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower class than this
@@ -352,13 +359,14 @@ def _hugging_face(path: Path) -> _Backend:
 
 
 def _split_special(text: str, special: tuple[str, ...]) -> Iterator[str]:
-    """The text cut before and after each special token, earliest first."""
+    """The text cut before and after each special token: the earliest first, the longest of those
+    that begin together."""
     while text:
-        found = [(at, token) for token in special if (at := text.find(token)) >= 0]
+        found = [(at, -len(token), token) for token in special if (at := text.find(token)) >= 0]
         if not found:
             yield text
             return
-        at, token = min(found)
+        at, _, token = min(found)
         yield text[:at]
         yield token
         text = text[at + len(token) :]

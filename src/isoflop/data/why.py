@@ -6,23 +6,35 @@ Not for applying a threshold: change it in the recipe and build again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from isoflop.core.artifact import read_json, read_manifest
+from isoflop.core.engine import Engine, Output, Piece, Work, link_file
 from isoflop.core.errors import ArtifactError, DataError
 from isoflop.core.recipe import from_dict
-from isoflop.data.annotate import ALL_SIGNALS, Annotated
-from isoflop.data.clean_recipe import CleanConfig
-from isoflop.data.decide import GROUPS, group_rules, rule_group
+from isoflop.data import pii
+from isoflop.data.annotated import ALL_SIGNALS, read_tables
+from isoflop.data.choose import choices_of, reasons_of
+from isoflop.data.clean_recipe import CleanConfig, PIIName
+from isoflop.data.decide import GROUPS, MODEL_RULES, group_rules, model_rules, rule_group
+from isoflop.data.examples import hidden_kinds
+from isoflop.data.judge import Shard, read_judged
+from isoflop.data.language import UNKNOWN
+from isoflop.data.parts import PART_BYTES, cut_into_parts, part_path, part_paths
 from isoflop.data.quality import CHINESE_RULES, ENGLISH_RULES, Rule
+from isoflop.data.recipe import DataRecipe
 
+_SIGNALS = "signals.parquet"
 _EXCERPT_CHARACTERS = 200
 _ROW_GROUP = 8192
 _TEXTS = ("id", "source", "language", "reason", "excerpt")
@@ -96,8 +108,8 @@ class Why:
 
 
 def signals_path(directory: Path) -> Path:
-    """The Parquet file of a corpus that holds the signals of every document, kept or not."""
-    return directory / "signals.parquet"
+    """The (first) file of a corpus that holds the signals of every document, kept or not."""
+    return directory / _SIGNALS
 
 
 def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: int = 10) -> Why:
@@ -115,7 +127,7 @@ def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: i
     clean = from_dict(
         CleanConfig, read_json(corpus / "config.json")["clean"], str(corpus / "config.json")
     )
-    known = {known.name: known for known in (*CHINESE_RULES, *ENGLISH_RULES)}
+    known = {known.name: known for known in (*CHINESE_RULES, *ENGLISH_RULES, *MODEL_RULES)}
     if rule not in known:
         raise DataError(
             f"there is no quality rule `{rule}`", fix=f"There are {', '.join(sorted(known))}"
@@ -125,14 +137,23 @@ def why(corpus: Path, rule: str, threshold: float | None = None, max_examples: i
     accounts = []
     for group in GROUPS:
         rows = np.flatnonzero((groups == group) & ~np.isnan(table["value"].to_numpy()))
-        default = [r for r in _group_defaults(group) if r.name == rule]
+        default = [r for r in (*_group_defaults(group), *MODEL_RULES) if r.name == rule]
         if rows.size and default:
-            chosen = [r for r in group_rules(clean, group) if r.name == rule]
-            one = (chosen or default)[0]
-            accounts.append(
-                _account(table.take(rows), group, one, bool(chosen), threshold, max_examples)
-            )
+            in_force = (*group_rules(clean, group), *model_rules(clean))
+            chosen = [r for r in in_force if r.name == rule]
+            mine = table.take(rows)
+            one = _finite((chosen or default)[0], mine)
+            accounts.append(_account(mine, group, one, bool(chosen), threshold, max_examples))
     return Why(rule, known[rule].signal, known[rule].side, tuple(accounts))
+
+
+def _finite(rule: Rule, table: pa.Table) -> Rule:
+    """A limit that a model set by language as what it let pass: the greatest value kept."""
+    if not math.isinf(rule.threshold):
+        return rule
+    values: NDArray[np.float64] = table["value"].to_numpy()
+    kept = values[np.array(table["reason"].to_pylist(), dtype=object) == ""]
+    return replace(rule, threshold=float(kept.max() if kept.size else values.min()))
 
 
 def _group_defaults(group: str) -> tuple[Rule, ...]:
@@ -140,6 +161,7 @@ def _group_defaults(group: str) -> tuple[Rule, ...]:
 
 
 def _read(path: Path, signal: str) -> pa.Table:
+    """The texts and one signal of every document; a few hundred bytes a document in memory."""
     if not path.is_file():
         raise ArtifactError(
             "this corpus holds no signals: it was built without quality rules",
@@ -147,7 +169,8 @@ def _read(path: Path, signal: str) -> pa.Table:
             fix='Set `english = ["gopher-quality", …]` under [clean.quality] and build it again',
         )
     try:
-        table = pq.read_table(path, columns=[*_TEXTS, signal])
+        columns = [*_TEXTS, signal]
+        table = pa.concat_tables(pq.read_table(p, columns=columns) for p in part_paths(path))
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             f"the signals cannot be read: {error}", where=str(path), fix="Build the corpus again"
@@ -199,37 +222,71 @@ def _examples(table: pa.Table, rows: NDArray[np.int64]) -> tuple[Example, ...]:
     )
 
 
-class SignalsWriter:
-    """Appends the signals and the fate of every document to one Parquet file."""
+# --- the stage -----------------------------------------------------------------------------
 
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd", compression_level=3)
-        self._rows: list[dict[str, Any]] = []
 
-    def __enter__(self) -> SignalsWriter:
-        return self
+def write_signals(
+    engine: Engine, recipe: DataRecipe, shards: Sequence[Shard], choices: Output, aside: Path
+) -> None:
+    """Write the signals and the fate of every document into the folder of a corpus."""
+    starts = np.cumsum([0, *(shard.documents for shard in shards)]).tolist()
+    pieces = [
+        Piece(
+            f"{number:05d}",
+            starts[begin : end + 1],
+            (choices, *(o for s in shards[begin:end] for o in (s.annotated, s.judged))),
+            bytes=sum(int(s.annotated.statistics["bytes"]) for s in shards[begin:end]),
+        )
+        for number, (begin, end) in enumerate(cut_into_parts(shards, PART_BYTES))
+    ]
+    parameters = {"hidden": hidden_kinds(recipe.clean)}
+    for number, output in enumerate(engine.map("signals", write_part, pieces, parameters)):
+        link_file(output.directory / _SIGNALS, part_path(signals_path(aside), number))
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._file.close()
 
-    def add(self, item: Annotated, reason: str) -> None:
-        """Append a document; `reason` is empty when it is kept."""
-        document = item.document
-        row: dict[str, Any] = {name: item.signals.get(name, math.nan) for name in ALL_SIGNALS}
-        row |= {
-            "id": document.id,
-            "source": document.source,
-            "language": item.language,
-            "reason": reason,
-            "excerpt": document.text[:_EXCERPT_CHARACTERS],
-            "bytes": item.raw_bytes,
-        }
-        self._rows.append(row)
-        if len(self._rows) >= _ROW_GROUP:
-            self._flush()
+def write_part(work: Work) -> dict[str, Any]:
+    """The task: the rows of some shards, in row groups of about 8,192."""
+    waiting: list[pa.Table] = []
+    with pq.ParquetWriter(
+        work.out / _SIGNALS, _SCHEMA, compression="zstd", compression_level=3
+    ) as file:
+        for table in _rows(work):
+            waiting.append(table)
+            if sum(map(len, waiting)) >= _ROW_GROUP:
+                file.write_table(pa.concat_tables(waiting).combine_chunks())
+                waiting = []
+        if waiting:
+            file.write_table(pa.concat_tables(waiting).combine_chunks())
+    return {}
 
-    def _flush(self) -> None:
-        if self._rows:
-            self._file.write_table(pa.Table.from_pylist(self._rows, schema=_SCHEMA))
-            self._rows = []
+
+def _rows(work: Work) -> Iterator[pa.Table]:
+    starts, hidden = work.value, tuple(work.parameters["hidden"])
+    for number, (begin, end) in enumerate(pairwise(starts)):
+        annotated, judged = work.inputs[1 + 2 * number : 3 + 2 * number]
+        choices = choices_of(work.inputs[0], begin, end)
+        decided = read_judged(judged, ["reason"])["reason"].to_pylist()
+        reasons, row = reasons_of(choices, decided), 0
+        for table in read_tables(annotated):
+            here = reasons[row : row + len(table)]
+            row += len(table)
+            yield _signals_table(table, here, hidden)
+
+
+def _signals_table(table: pa.Table, reasons: list[str], hidden: tuple[PIIName, ...]) -> pa.Table:
+    said = table["language"]
+    texts = table["text"]
+    if hidden:
+        shown = [pii.redact(text, pii.find(text, hidden)) for text in texts.to_pylist()]
+        texts = pa.array(shown, pa.string())
+    nothing = pa.array(np.full(len(table), math.nan))
+    columns = {name: table[name] for name in ("id", "source")}
+    columns |= {
+        "language": pc.if_else(pc.equal(said, UNKNOWN), table["identified"], said),
+        "reason": pa.array(reasons, pa.string()),
+        "excerpt": pc.utf8_slice_codeunits(texts, 0, _EXCERPT_CHARACTERS),
+        "bytes": table["raw_bytes"],
+    }
+    there = set(table.column_names)
+    columns |= {name: table[name] if name in there else nothing for name in ALL_SIGNALS}
+    return pa.table(columns, schema=_SCHEMA)

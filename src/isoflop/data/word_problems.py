@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from isoflop.data.documents import Document
+from isoflop.data.documents import Document, InputSplit
+from isoflop.data.recipe import SourceConfig
 
 _NAMES_EN = (
     "Tom", "Anna", "Ben", "Lucy", "Sam", "Mia", "Jack", "Emma", "Leo", "Nina", "Max", "Ella",
@@ -30,6 +31,10 @@ _THINGS_ZH = (
 _HOLDERS_EN = ("boxes", "bags", "baskets", "rows")
 _HOLDERS_ZH = ("个盒子", "个袋子", "个篮子", "个抽屉")
 
+# No generated problem is shorter, so this many always fill a cap given in bytes.
+_MIN_PROBLEM_BYTES = 50
+_PROBLEMS_PER_SPLIT = 20_000
+
 # (question, worked step, answer)
 _Problem = tuple[str, str, int]
 
@@ -49,11 +54,26 @@ def word_problem(seed: int, index: int) -> tuple[str, str]:
     return f"问题：{question}\n答案：{work}。答案是{answer}。\n", "zh"
 
 
-def generate(source: str, seed: int, count: int) -> Iterator[Document]:
-    """Problems 0 to `count` - 1 as documents of `source`, languages alternating."""
-    for index in range(count):
-        text, language = word_problem(seed, index)
-        yield Document(id=f"{seed}/{index}", text=text, source=source, language=language)
+def plan(source: SourceConfig, seed: int) -> list[InputSplit]:
+    """Ranges of problems, in order: as many as `documents` says, or enough for `max_bytes`."""
+    count = source.documents
+    if count is None:
+        # Twice as many as the shortest would need: some are drawn twice and dropped.
+        count = 2 * (source.max_bytes or 0) // _MIN_PROBLEM_BYTES + 1
+    return [
+        InputSplit(
+            f"problems {start}", "", 2 * _MIN_PROBLEM_BYTES * (stop - start), start, stop, seed=seed
+        )
+        for start in range(0, count, _PROBLEMS_PER_SPLIT)
+        for stop in [min(start + _PROBLEMS_PER_SPLIT, count)]
+    ]
+
+
+def read(source: SourceConfig, split: InputSplit) -> Iterator[Document]:
+    """The problems of a range as documents, languages alternating."""
+    for index in range(split.start, split.stop or split.start):
+        text, language = word_problem(split.seed, index)
+        yield Document(f"{split.seed}/{index}", text, source.label, language)
 
 
 # --- numbers -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from isoflop.laws.forms import CHINCHILLA, GAMMA, KAPLAN_ND, Array, Design, Form
 from isoflop.laws.interval import ROBUST, believed_noise, excess, prior_moments
 from isoflop.laws.records import RunTable, select
 from isoflop.laws.solver import Prior, Problem, minimise
+from isoflop.laws.support import FEWEST, levels
 
 LOW = 0.05
 """Quantile of the losses that counts as the low end."""
@@ -36,6 +37,10 @@ RELEVANCE_PRIOR = (0.5, 1.0, 2.0, 2.0, 1.0)
 AVERAGED = (GAMMA, CHINCHILLA, KAPLAN_ND)
 FORM_PRIOR = (4.0, 1.0, 1.0)
 """The gamma form holds the other two as special cases."""
+FLOOR_WIDTH = 0.15
+"""Of the belief that E is 0.55 of the low losses (`interval.FLOOR`). Runs alone hardly tell E from
+the bend of a power law, and a roll-out cannot either; on public tables of seven sources forecasts
+were best with 0.5 to 0.65, whichever source was left out (docs/decisions.md)."""
 CUTS = (3.0, 10.0)
 FEWEST_FITTED = 8
 FEWEST_SCORED = 3
@@ -104,6 +109,18 @@ class RollOut:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """Every member fitted, and what its roll-out makes of it."""
+
+    rolled: tuple[RollOut, ...]
+    scores: Array | None
+    share: Array
+    """(F, B)."""
+    settled: tuple[Settled, ...]
+    """One per form."""
+
+
+@dataclass(frozen=True)
 class Average:
     """What `average` found."""
 
@@ -121,6 +138,7 @@ class Average:
     low: float
     width: float
     """Of `own_width`."""
+    weighed: Weighed
 
 
 def low_end(table: RunTable) -> float:
@@ -137,7 +155,7 @@ def settle(table: RunTable, form: Form, design: Design, strength: float = 1.0) -
     kappa = np.array(RELEVANCES)[:, None]
     weight = table.weight * np.exp(-kappa * excess(table.loss, low_end(table)))
     log_loss = np.log(table.loss)
-    centre, width = prior_moments(form, table, strength)
+    centre, width = prior_moments(form, table, strength, FLOOR_WIDTH)
     nu0, s0 = believed_noise(table)
     theta = np.repeat(centre[None], len(kappa), axis=0)
     sigma = np.full(len(kappa), 0.01)
@@ -223,19 +241,49 @@ def own_width(rolled: Sequence[RollOut], share: Array, drift: float) -> float:
     return float(np.sqrt(max(0.5 + 0.5 * float(np.mean(ratios)), 1.0)))
 
 
-def shares(scores: Array | None, floor: float) -> Array:
+def told_apart(table: RunTable) -> NDArray[np.bool_]:
+    """Which relevances (B,) leave the runs of `FEWEST` sizes; all where none does.
+
+    A size counts while its runs together weigh as much as one run of the low end.
+    """
+    ordered = levels(table.params)
+    member = np.argmin(np.abs(np.log(table.params[:, None] / ordered)), axis=1)
+    above = excess(table.loss, low_end(table))
+    sizes = [
+        np.count_nonzero(np.bincount(member, table.weight * np.exp(-kappa * above)) >= 1.0)
+        for kappa in RELEVANCES
+    ]
+    enough = np.array(sizes) >= FEWEST
+    return enough if enough.any() else ~enough
+
+
+def shares(
+    scores: Array | None, floor: float, relevances: NDArray[np.bool_] | None = None
+) -> Array:
     """Shares (forms, relevances) of the members, summing to 1.
 
     Args:
         scores: Of `roll_out`.
         floor: Noise of single runs; below it one score is as good as another.
+        relevances: Which count, of `told_apart`; all when omitted.
     """
     prior = np.outer(FORM_PRIOR, RELEVANCE_PRIOR)
+    if relevances is not None:
+        prior = prior * relevances
     if scores is None:
         return np.asarray(prior / prior.sum())
     blurred = np.hypot(scores, floor)
     weight = prior * (blurred / blurred.min()) ** -ERRORS
     return np.asarray(weight / weight.sum())
+
+
+def weigh(table: RunTable, design: Design, strength: float = 1.0) -> Weighed:
+    """Fit every member and weigh them by their roll-out."""
+    rolled = roll_out(table, strength)
+    scores = scores_of(rolled)
+    share = shares(scores, believed_noise(table)[1], told_apart(table))
+    settled = tuple(settle(table, form, design, strength) for form in AVERAGED)
+    return Weighed(rolled, scores, share, settled)
 
 
 def average(
@@ -251,10 +299,8 @@ def average(
     Args:
         drift: Model error per e-fold of compute that other tables show (`calibration`).
     """
-    rolled = roll_out(table, strength)
-    scores = scores_of(rolled)
-    share = shares(scores, believed_noise(table)[1])
-    settled = [settle(table, form, design, strength) for form in AVERAGED]
+    weighed = weigh(table, design, strength)
+    scores, share, settled = weighed.scores, weighed.share, weighed.settled
     allowed, members = [], []
     for i, fitted in enumerate(settled):
         wanted = np.round(share[i] * count).astype(np.intp)
@@ -276,7 +322,8 @@ def average(
         float(np.sum(share * np.stack([f.degrees for f in settled]))),
         float(np.sum(share * np.array(RELEVANCES))),
         low_end(table),
-        own_width(rolled, share, drift),
+        own_width(weighed.rolled, share, drift),
+        weighed,
     )
 
 
@@ -292,9 +339,10 @@ def _draw(
     degrees, weight = fitted.degrees[rows], fitted.weight[rows]
     sigma = fitted.sigma[rows] * np.sqrt(degrees / rng.chisquare(degrees))
     spread = np.minimum(sigma[:, None] / np.sqrt(weight), MOST_SHAKEN)
-    shaken = np.log(table.loss) + spread * rng.standard_normal(spread.shape)
-    centre, width = prior_moments(form, table, strength)
-    jittered = centre + width * rng.standard_normal((len(rows), form.size))
+    normal = _mirrored(rng, rows, spread.shape[1] + form.size)
+    shaken = np.log(table.loss) + spread * normal[:, form.size :]
+    centre, width = prior_moments(form, table, strength, FLOOR_WIDTH)
+    jittered = centre + width * normal[:, : form.size]
     prior = Prior(jittered, sigma[:, None] ** 2 / width**2)
     problem = Problem(form, fitted.design, shaken, weight, ROBUST * sigma[:, None], prior)
     found = minimise(problem, fitted.theta[rows], iterations=40).theta
@@ -302,3 +350,13 @@ def _draw(
     if form.size < GAMMA.size:
         printed = np.column_stack([printed, np.ones(len(printed))])
     return np.column_stack([printed, sigma])
+
+
+def _mirrored(rng: np.random.Generator, rows: NDArray[np.intp], columns: int) -> Array:
+    """Standard normals (len(rows), columns), each second draw of a member the one before turned
+    round: their medians then hardly depend on the seed (antithetic variates)."""
+    normal = rng.standard_normal((len(rows), columns))
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    odd = np.flatnonzero(place % 2)
+    normal[odd] = -normal[odd - 1]
+    return normal

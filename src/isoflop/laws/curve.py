@@ -28,6 +28,7 @@ from isoflop.laws.curve_fit import (
     points,
     residuals,
     starts,
+    transient,
 )
 from isoflop.laws.family import Estimate, Family, check_level, named, spread
 from isoflop.laws.forms import Array
@@ -90,6 +91,11 @@ class CurveLaw(Family):
         """(K,): the parameters as the terms take them, A and C per step of the clock."""
         return np.asarray(_theta(self.values())[0])
 
+    @property
+    def covariance(self) -> Array:
+        """(K, K): of theta, over the draws."""
+        return np.cov(_theta(self.draws), rowvar=False)
+
     def predict(
         self, schedule: Schedule, steps: ArrayLike | None = None, level: float = 0.9
     ) -> CurveForecast:
@@ -117,8 +123,9 @@ class CurveLaw(Family):
         rows = jacobian / loss[:, None]
         clock = ready.clock(float(theta[KAPPA]))[1][0]
         beyond = np.maximum(clock / self.domain["steps"][1], 1.0)
-        own = np.cov(_theta(self.draws), rowvar=False)
-        variance = np.einsum("rk,kl,rl->r", rows, own, rows) + self.noise["run_to_run"] ** 2
+        variance = (
+            np.einsum("rk,kl,rl->r", rows, self.covariance, rows) + self.noise["run_to_run"] ** 2
+        )
         form = self.noise["form_error"] + self.noise["drift"] * np.log(beyond)
         half = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(variance + form**2)
         rates = schedule.peak / peak
@@ -201,6 +208,7 @@ def fit_curve(
             "run_to_run": _misfit(parts, off),
             "form_error": FORM_ERROR,
             "drift": DRIFT,
+            "transient": _transient(kept, parts, off),
         },
         objective="huber",
         n_runs=len(kept),
@@ -278,6 +286,18 @@ def _misfit(parts: Sequence[Points], off: Sequence[Array]) -> float:
     expected = np.concatenate([part.width**2 - DELTA**2 for part in parts])
     excess = np.mean(np.concatenate(off) ** 2 - expected)
     return float(np.sqrt(max(excess, DELTA**2)))
+
+
+def _transient(curves: Sequence[Curve], parts: Sequence[Points], off: Sequence[Array]) -> float:
+    """By how much the curves lie above the form where the warm-up ends, in ln loss: the regression
+    of their residuals within twice the warm-up on how these fade."""
+    above, squares = 0.0, 0.0
+    for curve, part, residual in zip(curves, parts, off, strict=True):
+        fades = transient(part.steps, curve.schedule.risen)
+        near = part.steps < 2.0 * curve.schedule.risen
+        above -= float(fades[near] @ residual[near])
+        squares += float(fades[near] @ fades[near])
+    return above / squares if squares > 0.0 else 0.0
 
 
 def _shapes(curves: Sequence[Curve]) -> list[Array]:

@@ -94,6 +94,8 @@ class Belief:
 class Points:
     """A curve averaged to bins, with its terms."""
 
+    steps: Array
+    """(R,)."""
     terms: Terms
     log_loss: Array
     """(R,)."""
@@ -130,11 +132,16 @@ def points(curve: Curve, *, peak: float, unit: float, misfit: float = DELTA) -> 
     step = np.add.reduceat(curve.step, starts) / sizes
     log_loss = np.add.reduceat(np.log(curve.loss), starts) / sizes
     noise = scatter(curve.loss) ** 2 / sizes
-    form = misfit**2 + (TRANSIENT * (curve.schedule.risen / step) ** 4) ** 2
+    form = misfit**2 + (TRANSIENT * transient(step, curve.schedule.risen)) ** 2
     independent = max(1.0, INDEPENDENT * float(np.log(step[-1] / step[0])))
     weight = (noise + form) / (noise + form * max(1.0, len(step) / independent))
     ready = terms(curve.schedule, step, peak=peak, unit=unit)
-    return Points(ready, log_loss, np.sqrt(noise + form), weight, np.sqrt(noise))
+    return Points(step, ready, log_loss, np.sqrt(noise + form), weight, np.sqrt(noise))
+
+
+def transient(step: Array, risen: float) -> Array:
+    """How what the form misses after a warm-up of `risen` steps fades: 1 at its end, (R,)."""
+    return np.asarray((risen / step) ** 4)
 
 
 def scatter(loss: Array) -> float:

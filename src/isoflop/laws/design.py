@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from isoflop.core.errors import TableError
 from isoflop.laws.fit import DELTA, Objective, fit, starts
-from isoflop.laws.forms import GAMMA, Array, Design, get_form
+from isoflop.laws.forms import GAMMA, Array, Design, Form, get_form
 from isoflop.laws.interval import (
     COMBINATION,
     EXPONENT,
@@ -44,6 +44,14 @@ from isoflop.laws.support import FEWEST, NextRun, levels
 SAME_OPTIMUM = 1e-6
 """Relative difference of the objective below which two starts found the same optimum."""
 PINNED = 1e8
+ROOT_LIMIT = float(np.sqrt(3.84))
+"""Root of the drop that bounds 95 % (chi-square with one degree of freedom)."""
+FARTHEST = float(np.log(8.0))
+"""Farthest ln of a parameter from its best that is tried."""
+FINE = 4
+"""Values between the best and a limit from which the limit is fine enough."""
+MOST_ZOOMS = 6
+POLISH = 10
 RELEVANCES = (0.0, 8.0, 16.0)
 """Of the worlds in turn (`averaging`): before the runs are made one cannot know how far up the law
 holds. A design at the low end alone would not tell the exponents; one spread over everything would
@@ -64,12 +72,12 @@ class Profile:
     best: float
     low: float
     high: float
-    """Where the drop crosses 3.84; infinite or 0 where it does not within the range tried."""
+    """Where the drop crosses 3.84; infinite or 0 where it does not within a factor 8."""
 
     @property
     def determined(self) -> bool:
         """Whether the profile rises on both sides."""
-        return np.isfinite(self.high) and self.low > 0.0
+        return bool(np.isfinite(self.high)) and self.low > 0.0
 
 
 @dataclass(frozen=True)
@@ -97,67 +105,134 @@ def profile(table: RunTable, form: str, parameter: str, points: int = 25) -> Pro
     Args:
         form: As in `fit`, except `auto`.
         parameter: `E`, the exponent of N or of D on its own axis (`p`, `q`), or `g`.
-        points: Values tried, over a factor 8 on either side of the best.
+        points: Values tried, odd: half of them on either side of the best, as far as the 95 %
+            limit and some way beyond, but no further than a factor 8.
 
     Raises:
         TableError: The form has no such parameter.
     """
     chosen = get_form(form)
-    names = {"E": 0, "p": 3, "q": 4} | ({"g": 5} if chosen.free_combination else {})
-    if not chosen.floor:
-        del names["E"]
+    names = profiled(form)
     if parameter not in names:
         raise TableError(
             f"the form {form} has no profile of {parameter!r}",
             where="parameter",
             fix=f"Choose one of {', '.join(names)}",
         )
-    column = names[parameter]
-    design = Design.of(table.params, table.tokens)
-    sigma = measure_noise(table, design, chosen).run_to_run
-    prior = weak_prior(chosen, table, sigma)
-    log_loss, delta = np.log(table.loss), np.array(ROBUST * sigma)
-
-    def solve(beliefs: Prior, start: Array) -> tuple[Array, Array]:
-        problem = Problem(chosen, design, log_loss, table.weight, delta, beliefs)
-        found = minimise(problem, start)
-        return found.theta, found.objective
-
-    theta, best = solve(prior, prior.centre[None])
-    span = np.linspace(-np.log(8.0), np.log(8.0), points)
-    fixed = theta[0, column] + span
-    centre = np.repeat(prior.centre[None], points, axis=0)
-    precision = np.repeat(prior.precision[None], points, axis=0)
-    centre[:, column], precision[:, column] = fixed, PINNED
-    start = np.repeat(theta, points, axis=0)
-    start[:, column] = fixed
-    _, objective = solve(Prior(centre, precision), start)
-    # The belief about the coordinate itself is part of the likelihood that is profiled.
-    objective = objective + 0.5 * prior.precision[column] * (fixed - prior.centre[column]) ** 2
-    drop = 2.0 * (objective - best[0]) / sigma**2
-    values = np.exp(fixed)
+    line = _Line(table, chosen, names[parameter])
+    half = points // 2 + 1
+    reach = [FARTHEST, FARTHEST]
+    for _ in range(MOST_ZOOMS):
+        span = np.append(np.linspace(-reach[0], 0.0, half), np.linspace(0.0, reach[1], half)[1:])
+        drop = line.drop(span)
+        root = np.sqrt(drop)
+        sides = (
+            (-span[half - 1 :: -1], root[half - 1 :: -1]),
+            (span[half - 1 :], root[half - 1 :]),
+        )
+        # Each side shrinks to the first value beyond its limit while that is among the first few.
+        wide = [_first_beyond(root) < FINE for _, root in sides]
+        if not any(wide):
+            break
+        reach = [
+            float(distance[_first_beyond(root)]) if coarse else far
+            for (distance, root), coarse, far in zip(sides, wide, reach, strict=True)
+        ]
+    low, high = (_crossing(*side) for side in sides)
+    best = float(np.exp(line.best[line.column]))
     return Profile(
-        parameter,
-        tuple(values.tolist()),
-        tuple(np.maximum(drop, 0.0).tolist()),
-        float(np.exp(theta[0, column])),
-        _crossing(values[span <= 0.0][::-1], drop[span <= 0.0][::-1], 0.0),
-        _crossing(values[span >= 0.0], drop[span >= 0.0], np.inf),
+        *(parameter, tuple((best * np.exp(span)).tolist()), tuple(drop.tolist()), best),
+        *(float(best * np.exp(-low)), float(best * np.exp(high))),
     )
 
 
-def _crossing(values: Array, drop: Array, otherwise: float) -> float:
-    """Where the drop first exceeds 3.84 going outwards."""
-    beyond = np.flatnonzero(drop > 3.84)
-    if not len(beyond):
-        return otherwise
-    i = int(beyond[0])
-    if i == 0:
-        return float(values[0])
-    # The root of the drop is nearly straight where the likelihood is nearly normal.
-    inner, outer = np.sqrt(np.maximum(drop[i - 1 : i + 1], 0.0))
-    part = (np.sqrt(3.84) - inner) / (outer - inner)
-    return float(np.exp(np.log(values[i - 1]) + part * np.log(values[i] / values[i - 1])))
+def profiled(form: str) -> dict[str, int]:
+    """What a form has profiles of, and in which coordinate each lies.
+
+    Raises:
+        TableError: There is no such form.
+    """
+    chosen = get_form(form)
+    names = {"E": 0, "p": 3, "q": 4} | ({"g": 5} if chosen.free_combination else {})
+    if not chosen.floor:
+        del names["E"]
+    return names
+
+
+class _Line:
+    """The weak-prior fit with one coordinate held."""
+
+    def __init__(self, table: RunTable, form: Form, column: int) -> None:
+        self.form, self.column = form, column
+        self.design = Design.of(table.params, table.tokens)
+        self.sigma = measure_noise(table, self.design, form).run_to_run
+        self.prior = weak_prior(form, table, self.sigma)
+        self.log_loss, self.weight = np.log(table.loss), table.weight
+        self.path: tuple[Array, Array] | None = None
+        begin = np.vstack([self.prior.centre, starts(table, form, self.design, 8)])
+        self._settle(begin)
+
+    def _solve(self, beliefs: Prior, start: Array, iterations: int = 40) -> tuple[Array, Array]:
+        delta = np.array(ROBUST * self.sigma)
+        problem = Problem(self.form, self.design, self.log_loss, self.weight, delta, beliefs)
+        found = minimise(problem, start, iterations=iterations)
+        return found.theta, found.objective
+
+    def _settle(self, start: Array) -> None:
+        theta, objective = self._solve(self.prior, start)
+        lowest = int(np.argmin(objective))
+        self.best, self.objective = theta[lowest], float(objective[lowest])
+
+    def drop(self, span: Array) -> Array:
+        """Twice the fall of the log likelihood at `span` (P,) from the best of the coordinate."""
+        fixed = self.best[self.column] + span
+        shape = (len(span), 1)
+        centre, precision = np.tile(self.prior.centre, shape), np.tile(self.prior.precision, shape)
+        centre[:, self.column], precision[:, self.column] = fixed, PINNED
+        beliefs = Prior(centre, precision)
+        theta, objective = self._solve(beliefs, self._held(self._guess(span), fixed))
+        # A point may stop in another basin than its neighbours: begin again where they ended.
+        for shift in (1, -1):
+            again, other = self._solve(
+                beliefs, self._held(np.roll(theta, shift, axis=0), fixed), POLISH
+            )
+            lower = other < objective
+            theta[lower], objective[lower] = again[lower], other[lower]
+        self.path = span, theta
+        # The belief about the coordinate itself is part of the likelihood that is profiled.
+        own = self.prior.precision[self.column]
+        objective = objective + 0.5 * own * (fixed - self.prior.centre[self.column]) ** 2
+        return np.asarray(np.maximum(2.0 * (objective - self.objective) / self.sigma**2, 0.0))
+
+    def _guess(self, span: Array) -> Array:
+        """Where the last scan, or the best, says that the others lie; (P, K)."""
+        if self.path is None:
+            return np.tile(self.best, (len(span), 1))
+        known, theta = self.path
+        return np.stack([np.interp(span, known, column) for column in theta.T], axis=1)
+
+    def _held(self, theta: Array, fixed: Array) -> Array:
+        start = theta.copy()
+        start[:, self.column] = fixed
+        return start
+
+
+def _first_beyond(root: Array) -> int:
+    """The first value whose drop exceeds its limit; past the last where none does."""
+    beyond = np.flatnonzero(root > ROOT_LIMIT)
+    return int(beyond[0]) if len(beyond) else len(root)
+
+
+def _crossing(distance: Array, root: Array) -> float:
+    """Distance at which the root of the drop exceeds its limit; infinite where it does not.
+
+    The root is nearly straight where the likelihood is nearly normal.
+    """
+    i = _first_beyond(root)
+    if i == len(root):
+        return np.inf
+    part = (ROOT_LIMIT - root[i - 1]) / (root[i] - root[i - 1])
+    return float(distance[i - 1] + part * (distance[i] - distance[i - 1]))
 
 
 def correlations(law: Law) -> Correlations:

@@ -9,13 +9,14 @@ Pereyra 1973) finds every basin; the best few are polished together by `solver.m
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Literal
 
 import numpy as np
 
 from isoflop.core.errors import TableError
 from isoflop.laws.averaging import average
+from isoflop.laws.beliefs import LOOSE, Effect, effect_of_beliefs
 from isoflop.laws.calibration import Calibration, shipped
 from isoflop.laws.forms import CHINCHILLA, GAMMA, NO_FLOOR, Array, Design, Form, get_form
 from isoflop.laws.interval import Noise, measure_noise, posterior, weak_prior
@@ -32,8 +33,6 @@ COMBINATIONS = (0.35, 0.7, 1.0, 1.4)  # starting values of g
 BASINS = 6
 # With fewer runs a resample drawn with replacement often lacks a whole size or horizon.
 RESAMPLING_RUNS = 30
-LOOSE = 0.04
-"""Precision of the literature's beliefs where they are switched off: five times as wide."""
 
 
 def fit(
@@ -60,7 +59,7 @@ def fit(
         bootstrap: Number of refits behind the standard errors and the intervals, at least 100.
         seed: Of the resampling.
         priors: Whether the literature's exponents count. Without them the beliefs stay, for a draw
-            must be finite, but five times as wide. Compare the two to see what they did.
+            must be finite, but five times as wide. `Law.beliefs` says what they did.
         calibration: Of the intervals of `auto`; the one shipped when omitted.
 
     Raises:
@@ -86,7 +85,7 @@ def fit(
     rng = np.random.default_rng(seed)
     strength = 1.0 if priors else LOOSE
     if form == AUTO:
-        return _fit_auto(table, design, bootstrap, rng, strength, calibration or shipped())
+        return _fit_auto(table, design, bootstrap, rng, priors, calibration or shipped())
     wide = GAMMA if chosen.floor else chosen
     noise = measure_noise(table, design, wide, strength)
     point = fit_point(table, chosen, objective, design, noise.run_to_run, strength=strength)
@@ -117,7 +116,17 @@ def fit(
         warnings=(),
         verdict="supported",
     )
-    return judge(law, table, point.theta[0], design)
+    law = judge(law, table, point.theta[0], design)
+    # The additive form knows no beliefs: only its interval, that of the gamma form, rests on them.
+    if not priors or not chosen.free_combination:
+        return law
+    return _with_effect(law, effect_of_beliefs(table, design, chosen))
+
+
+def _with_effect(law: Law, found: Effect) -> Law:
+    said = () if found.warning is None else (found.warning,)
+    told = asdict(found) | {"shift_percent": found.shift_percent}
+    return replace(law, beliefs=told, warnings=(*law.warnings, *said))
 
 
 def _fit_auto(
@@ -125,10 +134,10 @@ def _fit_auto(
     design: Design,
     count: int,
     rng: np.random.Generator,
-    strength: float,
+    priors: bool,
     calibration: Calibration,
 ) -> Law:
-    found = average(table, design, count, rng, strength, calibration.drift)
+    found = average(table, design, count, rng, 1.0 if priors else LOOSE, calibration.drift)
     draws = found.allowed[:, : GAMMA.size]
     printed = found.form.to_printed(found.theta[None], design)[0]
     values = np.append(printed, 1.0)[: GAMMA.size]  # g = 1 where the form is additive
@@ -157,7 +166,10 @@ def _fit_auto(
         members=tuple(asdict(m) for m in found.members),
     )
     theta = found.theta if found.form.free_combination else np.append(found.theta, 0.0)
-    return judge(law, table, theta, design)
+    law = judge(law, table, theta, design)
+    if not priors:
+        return law
+    return _with_effect(law, effect_of_beliefs(table, design, found.form, found.weighed))
 
 
 def _domain(table: RunTable) -> dict[str, tuple[float, float]]:

@@ -14,14 +14,14 @@ beliefs, variance growing with the excess above the lowest minima as in `averagi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from isoflop.core.errors import TableError
 from isoflop.laws.calibration import Calibration, shipped
-from isoflop.laws.family import Beliefs, Family, check_level, fit_curves, named, spread
+from isoflop.laws.family import Beliefs, Family, check_level, fit_curves, named
 from isoflop.laws.forms import Array
 from isoflop.laws.interval import FLOOR, NOISE_BELIEF, excess, quantiles
 from isoflop.laws.isoflop import Exponents, Minimum, exponents_of, minima
@@ -74,10 +74,11 @@ class FrontierLaw(Family):
             TableError: As `predict`.
         """
         loss = self.predict(flops, level)
-        a = float(self.noise["exponent"])
-        params = float(self.noise["coefficient"]) * flops**a
+        line = Exponents(**self.noise["exponents"])
+        params = float(line.coefficient * flops**line.a)
         tokens = flops / (FLOPS_PER_PARAMETER_TOKEN * params)
-        return Optimal(params, tokens, flops, loss, {"a": a, "b": 1.0 - a})
+        exponents = {"a": line.a, "b": line.b}
+        return Optimal(params, tokens, flops, loss, exponents, line.ends(flops, level))
 
 
 def from_document(document: Mapping[str, Any]) -> FrontierLaw:
@@ -135,7 +136,7 @@ def fit_frontier(
         form="frontier",
         formula=FORMULA,
         parameters=named(NAMES, _printed(theta[None], float(flops.max()))[0]),
-        stderr=named(NAMES, spread(draws)),
+        stderr=named(NAMES, _stderr(draws)),
         draws=draws,
         noise=_noise(sigma, degrees, sigmas, exponents, seen),
         objective="likelihood",
@@ -146,7 +147,7 @@ def fit_frontier(
             "flops": (float(flops.min()), float(flops.max())),
         },
         source=table.source,
-        warnings=tuple(f"slice left out: {s}" for s in skipped),
+        warnings=(*(f"slice left out: {s}" for s in skipped), _told(draws, float(flops.max()))),
         verdict=_verdict(points),
     )
 
@@ -160,10 +161,37 @@ def _noise(
         "drift": seen.drift,
         "widen": seen.widen,
         "sigma": [float(f"{s:.6g}") for s in sigmas],
-        "exponent": exponents.a,
-        "exponent_stderr": exponents.a_stderr,
-        "coefficient": exponents.coefficient,
+        "exponents": asdict(exponents),
     }
+
+
+def _stderr(draws: Array) -> Array:
+    """Standard errors (3,) of E, A and g; that of A is A times that of ln A, for A is the loss
+    above the floor extrapolated to one FLOP, and its draws span orders of magnitude."""
+    scale = draws.copy()
+    scale[:, 1] = np.log(draws[:, 1])
+    found = _half_width(scale)
+    found[1] *= float(np.median(draws[:, 1]))
+    return found
+
+
+def _half_width(draws: Array) -> Array:
+    """Half the central 68 % of draws (B, K): (K,), which a far-off draw does not move."""
+    low, high = np.quantile(draws, [0.16, 0.84], axis=0)
+    return np.asarray((high - low) / 2.0)
+
+
+def _told(draws: Array, largest: float) -> str:
+    """What the budgets determine in place of E, A and g: height and slope at the largest one."""
+    e, big_a, g = draws.T
+    reducible = big_a * largest**-g
+    seen = np.column_stack([e + reducible, reducible * (1.0 - 2.0**-g)])
+    (loss, fall), (loss_error, fall_error) = np.median(seen, axis=0), _half_width(seen)
+    return (
+        f"E, A and g are known together better than alone: at {largest:.3g} FLOPs the lowest loss "
+        f"is {loss:.4f} ± {loss_error:.2g} and twice the compute lowers it by {fall:.4f} ± "
+        f"{fall_error:.2g}"
+    )
 
 
 def _verdict(points: tuple[Minimum, ...]) -> str:

@@ -33,7 +33,7 @@ from isoflop.laws.family import (
     spread,
 )
 from isoflop.laws.forms import Array
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN
+from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, times_beyond
 from isoflop.laws.valley import (
     GOOD,
     HELD_SHARE,
@@ -77,6 +77,9 @@ class HyperparameterPrediction:
     """None where the table varies no batch."""
     carried_loss_percent: float | None
     """What the law expects to lose by keeping the optimum of the largest setting of the table."""
+    extrapolation: dict[str, float]
+    """`params`, `tokens`, `flops`: how many times beyond the table's settings; 1 among them. Empty
+    where the law's table is not known."""
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction document of the command line."""
@@ -85,6 +88,7 @@ class HyperparameterPrediction:
             "learning_rate": self.learning_rate.to_dict(),
             "batch_tokens": None if batch is None else batch.to_dict(),
             "carried_loss_percent": self.carried_loss_percent,
+            "extrapolation": dict(self.extrapolation),
         }
 
 
@@ -111,7 +115,9 @@ class HyperparameterLaw(Family):
         spreads = np.std(_logs(self.draws, width) @ basis, axis=0)
         if len(self.draws) < 2:
             spreads = np.zeros(centre.shape[1])
-        reach = NormalDist().inv_cdf(0.5 + level / 2) * np.hypot(spreads, self.noise["scatter"])
+        half_width = NormalDist().inv_cdf(0.5 + level / 2) * np.hypot(
+            spreads, self.noise["scatter"]
+        )
         curvature = self.noise["curvature"]
         choices = []
         for i, middle in enumerate(centre[0]):
@@ -119,15 +125,20 @@ class HyperparameterLaw(Family):
             if curvature is not None:
                 half = np.sqrt(2.0 * GOOD / curvature[i][i])
                 basin = (float(np.exp(middle - half)), float(np.exp(middle + half)))
-            low, high = np.exp(middle - reach[i]), np.exp(middle + reach[i])
+            low, high = np.exp(middle - half_width[i]), np.exp(middle + half_width[i])
             best = Estimate(float(np.exp(middle)), float(low), float(high), level)
             choices.append(Choice(best, basin))
         carried = None
         if curvature is not None:
             off = centre[0] - np.array(self.noise["largest"])
             carried = float(50.0 * off @ np.array(curvature) @ off)
+        reach = {"params": params, "tokens": tokens}
+        reach["flops"] = FLOPS_PER_PARAMETER_TOKEN * params * tokens
         return HyperparameterPrediction(
-            choices[0], choices[1] if len(choices) > 1 else None, carried
+            choices[0],
+            choices[1] if len(choices) > 1 else None,
+            carried,
+            {name: times_beyond(reach[name], span) for name, span in self.domain.items()},
         )
 
 

@@ -22,6 +22,7 @@ from isoflop.laws.curve import CurveLaw
 from isoflop.laws.curve_fit import Belief, Curve, Optimum, Points, descend, points, scatter
 from isoflop.laws.family import Estimate, check_level
 from isoflop.laws.forms import Array
+from isoflop.laws.kin import KinBelief, outlook
 from isoflop.laws.schedule_terms import KAPPA, K, Terms, terms
 
 FEWEST = 3
@@ -112,7 +113,7 @@ class Watch:
 
 def belief_of(
     laws: Sequence[CurveLaw], sizes: Sequence[float] = (), size: float | None = None
-) -> Belief:
+) -> KinBelief:
     """What finished curves of other sizes say of the next one's, per step of the clock.
 
     Each parameter is taken to follow a straight line in ln size, whose slope is believed to be
@@ -145,7 +146,8 @@ def belief_of(
     covariance = np.linalg.inv(information)
     misfit = float(np.median([law.noise["run_to_run"] for law in laws]))
     own = np.asarray(np.linalg.inv(covariance[:K, :K] + np.diag(off_line)))
-    return Belief((covariance @ pull)[:K], own, misfit)
+    kin = (tuple(laws), tuple(map(float, far))) if sizes else ((), ())
+    return KinBelief((covariance @ pull)[:K], own, misfit, laws=kin[0], distance=kin[1])
 
 
 def watch(
@@ -182,9 +184,10 @@ def watch(
     end = terms(seen.schedule, [seen.schedule.end], peak=peak, unit=1.0)
     # The end weighs nothing in the fit, but a fit that takes it below zero is none.
     nothing = np.zeros(1)
-    beyond = Points(end, nothing, np.ones(1), nothing, nothing)
+    beyond = Points(end.step[-1:], end, nothing, np.ones(1), nothing, nothing)
     best = descend([part, beyond], known, known.centre)
     value, variance = _outlook(part, end, best, known.misfit)
+    value, variance = _joined((value, variance), outlook(seen, known))
     own = _estimate(value, variance, level)
     final = own
     if promise is not None:
@@ -275,6 +278,15 @@ def _departure(curve: Curve, known: Belief, peak: float) -> float:
     _, form = _outlook(part, newest, best, known.misfit)
     noise = scatter(curve.loss) ** 2 / (len(curve.step) - cut)
     return off / float(np.sqrt(max(variance, form) + noise + 1e-6))
+
+
+def _joined(own: tuple[float, float], other: tuple[float, float] | None) -> tuple[float, float]:
+    """Two forecasts (value, variance), weighed by their precision. They rest on the same curve and
+    the same laws, so together they are taken to be no surer than the surer one."""
+    if other is None:
+        return own
+    share = other[1] / (own[1] + other[1])
+    return share * own[0] + (1.0 - share) * other[0], min(own[1], other[1])
 
 
 def _progress(part: Points, end: Terms, theta: Array) -> float:

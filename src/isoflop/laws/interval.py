@@ -103,15 +103,18 @@ def believed_noise(table: RunTable) -> tuple[float, float]:
     return nu0, s0
 
 
-def prior_moments(form: Form, table: RunTable, strength: float = 1.0) -> tuple[Array, Array]:
+def prior_moments(
+    form: Form, table: RunTable, strength: float = 1.0, floor_width: float = FLOOR[1]
+) -> tuple[Array, Array]:
     """Centre and width (K,) of the weak beliefs, for this table's losses.
 
     Args:
         strength: Factor on the precision of what the literature says: exponents, g and E.
+        floor_width: Of the belief about ln E, where the text's entropy is not known.
     """
     # The 10 % quantile: one run of another kind far below the rest must not set the scale of E.
     low, middle = (float(q) for q in np.quantile(table.loss, [0.1, 0.5]))
-    log_floor, floor_width = np.log(low) + FLOOR[0], FLOOR[1]
+    log_floor = np.log(low) + FLOOR[0]
     nats = table.loss / table.bits_per_byte
     if not np.isnan(nats).all():
         known = np.log(float(np.nanmedian(nats))) + ENTROPY[0]

@@ -64,6 +64,26 @@ class Exponents:
     b: float
     coefficient: float
     r2: float
+    points: int
+    pivot: float
+    """Geometric mean of the budgets, where the line is known best."""
+    reach: float
+    """Root of the summed squares of the budgets' ln distances from it."""
+    scatter: float
+    """Standard deviation of ln params about the line."""
+
+    def ends(self, flops: float, level: float) -> tuple[float, float] | None:
+        """Where the lowest point of a further slice lies: the regression's prediction interval
+        (Student's, points - 2 degrees of freedom); None for two points."""
+        if self.points < 3:
+            return None
+        from scipy.special import stdtrit  # reading a law back does not need it
+
+        off = np.log(flops / self.pivot) / self.reach
+        quantile = float(stdtrit(self.points - 2, 0.5 + level / 2.0))
+        half = quantile * self.scatter * np.sqrt(1.0 + 1.0 / self.points + off**2)
+        middle = np.log(self.coefficient) + self.a * np.log(flops)
+        return float(np.exp(middle - half)), float(np.exp(middle + half))
 
 
 @dataclass(frozen=True)
@@ -255,8 +275,8 @@ def _regress(flops: Array, params: Array, seed: int) -> Exponents:
     x, y = np.log(flops), np.log(params)
     slope, intercept = _line(x, y, np.ones((1, len(x))))
     fitted = slope[0] * x + intercept[0]
-    total = float(np.sum((y - y.mean()) ** 2))
-    r2 = 1.0 - float(np.sum((y - fitted) ** 2)) / total if total > 0.0 else 0.0
+    squares, total = float(np.sum((y - fitted) ** 2)), float(np.sum((y - y.mean()) ** 2))
+    r2 = 1.0 - squares / total if total > 0.0 else 0.0
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(x), np.full(len(x), 1.0 / len(x)), size=REFITS).astype(np.float64)
     several = (drawn > 0).sum(axis=1) >= 2
@@ -267,6 +287,10 @@ def _regress(flops: Array, params: Array, seed: int) -> Exponents:
         1.0 - float(slope[0]),
         float(np.exp(intercept[0])),
         r2,
+        len(x),
+        float(np.exp(x.mean())),
+        float(np.sqrt(np.sum((x - x.mean()) ** 2))),
+        float(np.sqrt(squares / max(len(x) - 2, 1))),
     )
 
 

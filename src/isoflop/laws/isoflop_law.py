@@ -6,13 +6,13 @@ D_opt = C / (6·N_opt). It says nothing of the loss: fit the form `frontier` for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from isoflop.core.errors import TableError
 from isoflop.laws.family import Family, check_refits, ends, named, spread
-from isoflop.laws.isoflop import envelope, parabolas
+from isoflop.laws.isoflop import Exponents, envelope, parabolas
 from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Optimal, Prediction
 from isoflop.laws.records import RunTable
 
@@ -28,7 +28,8 @@ class IsoflopLaw(Family):
     """A law fitted by `fit_isoflop`.
 
     `noise` holds `minima`, one row (flops, params, loss) per slice; `bias`, what approach 2 itself
-    adds to `a` on this design; `envelope`, the exponent and its standard error by approach 1.
+    adds to `a` on this design; `exponents`, of `isoflop.Exponents`; `envelope`, the exponent and
+    its standard error by approach 1.
     """
 
     def optimal(self, flops: float, level: float = 0.9) -> Optimal:
@@ -48,7 +49,9 @@ class IsoflopLaw(Family):
             for name, value in asked.items()
         }
         nothing = Prediction(float("nan"), float("nan"), float("nan"), level, beyond)
-        return Optimal(params, tokens, flops, nothing, {"a": share, "b": 1.0 - share})
+        line = Exponents(**self.noise["exponents"])
+        exponents = {"a": share, "b": 1.0 - share}
+        return Optimal(params, tokens, flops, nothing, exponents, line.ends(flops, level))
 
 
 def fit_isoflop(table: RunTable, bootstrap: int = 1000, seed: int = 0) -> IsoflopLaw:
@@ -87,6 +90,7 @@ def fit_isoflop(table: RunTable, bootstrap: int = 1000, seed: int = 0) -> Isoflo
         draws=draws,
         noise={
             "minima": [[m.flops, m.params, m.loss] for m in found.minima],
+            "exponents": asdict(found.exponents),
             "bias": found.bias if np.isfinite(found.bias) else None,
             "envelope": [first.a, first.a_stderr],
         },

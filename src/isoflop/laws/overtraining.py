@@ -3,7 +3,8 @@
 Training costs 6·N·D FLOPs and serving 2·N per token (Kaplan et al. 2020, section 2.1), so a model
 that is to be served much is best made smaller and trained longer than compute alone would ask for
 (Sardana et al. 2023, arXiv:2401.00448). All functions take a law of the loss surface,
-L = E + (A·N^-a + B·D^-b)^g, fitted or published.
+L = E + (A·N^-a + B·D^-b)^g, fitted or published; of an average (`auto`) they take the median over
+the laws averaged, as its forecasts do.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from typing import Protocol
 import numpy as np
 
 from isoflop.core.errors import TableError
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN
+from isoflop.laws.forms import GAMMA, Array, printed_loss
+from isoflop.laws.predict import AUTO, FLOPS_PER_PARAMETER_TOKEN
 
 FLOPS_PER_SERVED = 2.0
-SURFACES = ("chinchilla", "gamma", "kaplan-nd", "surface")
+SURFACES = (AUTO, "chinchilla", "gamma", "kaplan-nd", "surface")
+ENDLESS = 1e60
+"""Parameters or tokens at which their term of any law has vanished."""
+NUDGE = 0.05
+"""Difference of a logarithm over which an average is differentiated: over less, its median may pass
+from one law to another of a different slope."""
 STEPS = 80
 """Halvings of an interval in a logarithm: far below any printed digit."""
 
@@ -76,13 +83,15 @@ def surface(law: SurfaceLaw) -> tuple[float, float, float, float, float, float]:
     """E, A, B, a, b, g of a law.
 
     Raises:
-        TableError: The law is not one of a loss surface.
+        TableError: The law is not one of a loss surface, or an average of several.
     """
     if law.form not in SURFACES:
         raise TableError(
             f"a law of form {law.form} does not say how loss depends on size and data together",
-            fix=f"Give one of form {', '.join(SURFACES[:3])}, or a published surface",
+            fix=f"Give one of form {', '.join(SURFACES[:-1])}, or a published surface",
         )
+    if law.form == AUTO:
+        raise TableError("an average has no parameters of its own", where="surface")
     e, big_a, big_b, a, b, g = (*law.parameters.values(), 1.0)[:6]
     # Without a floor the printed E is a stand-in for none.
     return (0.0 if law.form == "kaplan-nd" else e), big_a, big_b, a, b, g
@@ -90,15 +99,20 @@ def surface(law: SurfaceLaw) -> tuple[float, float, float, float, float, float]:
 
 def loss_at(law: SurfaceLaw, params: float, tokens: float) -> float:
     """The law's loss, without interval."""
-    e, big_a, big_b, a, b, g = surface(law)
     _positive(params=params, tokens=tokens)
-    return float(
-        e + np.exp(g * np.logaddexp(np.log(big_a) - a * np.log(params), _data(big_b, b, tokens)))
-    )
+    if (laws := _averaged(law)) is not None:
+        return float(np.exp(np.median(np.log(printed_loss(laws, params, tokens)))))
+    e, big_a, big_b, a, b, g = surface(law)
+    size, data = np.log(big_a) - a * np.log(params), np.log(big_b) - b * np.log(tokens)
+    return float(e + np.exp(g * np.logaddexp(size, data)))
 
 
-def _data(big_b: float, b: float, tokens: float) -> float:
-    return float(np.log(big_b) - b * np.log(tokens))
+def _averaged(law: SurfaceLaw) -> Array | None:
+    """The laws (B, 6) behind an average; None for a single law."""
+    if law.form != AUTO:
+        return None
+    allowed: Array = law.allowed  # type: ignore[attr-defined]
+    return allowed[:, : GAMMA.size]
 
 
 def tokens_for_loss(law: SurfaceLaw, params: float, loss: float) -> float | None:
@@ -107,14 +121,39 @@ def tokens_for_loss(law: SurfaceLaw, params: float, loss: float) -> float | None
     Raises:
         TableError: The law is no surface, or `params` or `loss` is not positive.
     """
-    e, big_a, big_b, a, b, g = surface(law)
     _positive(params=params, loss=loss)
+    if _averaged(law) is not None:
+        if loss_at(law, params, ENDLESS) >= loss:
+            return None
+        return _threshold(lambda ln_d: loss_at(law, params, float(np.exp(ln_d))) < loss, 1.0,
+                          ENDLESS, f"a loss of {loss:g}")  # fmt: skip
+    e, big_a, big_b, a, b, g = surface(law)
     if loss <= e:
         return None
     left = (loss - e) ** (1.0 / g) - big_a * params**-a
     if left <= 0.0:
         return None
     return float((big_b / left) ** (1.0 / b))
+
+
+def floor_of(law: SurfaceLaw) -> float:
+    """The loss that no size and no amount of data goes below.
+
+    Raises:
+        TableError: The law is no surface.
+    """
+    return loss_at(law, ENDLESS, ENDLESS) if law.form == AUTO else surface(law)[0]
+
+
+def _least_size(law: SurfaceLaw, loss: float) -> float:
+    """ln of the size that reaches a loss with endless data alone."""
+    if _averaged(law) is not None:
+        what = f"a loss of {loss:g}"
+        return float(np.log(_threshold(
+            lambda ln_n: loss_at(law, float(np.exp(ln_n)), ENDLESS) < loss, 1.0, ENDLESS, what
+        )))  # fmt: skip
+    e, big_a, _, a, _, g = surface(law)
+    return float((np.log(big_a) - np.log((loss - e) ** (1.0 / g))) / a)
 
 
 def best_for_serving(
@@ -134,19 +173,19 @@ def best_for_serving(
         TableError: The law is no surface, the loss is at or below its floor, or a value is
             negative.
     """
-    e, big_a, _, a, _, g = surface(law)
+    least = floor_of(law)
     _positive(loss=loss)
     for name, value in (("served_tokens", served_tokens), ("served_cost", served_cost)):
         if not (np.isfinite(value) and value >= 0.0):
             raise TableError(f"{name} must not be negative, but it is {value:g}")
-    if loss <= e:
+    if loss <= least:
         raise TableError(
-            f"no model reaches a loss of {loss:g}: the law's floor is {e:.4f}",
+            f"no model reaches a loss of {loss:g}: the law's floor is {least:.4f}",
             where="loss",
             fix="Ask for more, or fit the law to runs of this data and tokenizer",
         )
     # Below this size even endless data do not reach the loss.
-    ln_least = float((np.log(big_a) - np.log((loss - e) ** (1.0 / g))) / a)
+    ln_least = _least_size(law, loss)
 
     def total(served: float) -> Callable[[float], float]:
         def of(ln_params: float) -> float:
@@ -187,11 +226,8 @@ def marginal(law: SurfaceLaw, params: float, tokens: float) -> Marginal:
     Raises:
         TableError: The law is no surface, or a value is not positive.
     """
-    _, big_a, big_b, a, b, g = surface(law)
     loss = loss_at(law, params, tokens)
-    size, data = big_a * params**-a, big_b * tokens**-b
-    slope = g * (size + data) ** (g - 1.0)
-    by_size, by_data = slope * a * size, slope * b * data  # -dL/dlnN, -dL/dlnD
+    by_size, by_data = _slopes(law, params, tokens)
 
     def after(share: float) -> float:
         return loss_at(law, params * 2.0**share, tokens * 2.0 ** (1.0 - share))
@@ -208,10 +244,29 @@ def marginal(law: SurfaceLaw, params: float, tokens: float) -> Marginal:
     )
 
 
+def _slopes(law: SurfaceLaw, params: float, tokens: float) -> tuple[float, float]:
+    """-dL/dlnN and -dL/dlnD."""
+    if _averaged(law) is not None:
+        more, less = np.exp(NUDGE), np.exp(-NUDGE)
+        return (
+            (loss_at(law, params * less, tokens) - loss_at(law, params * more, tokens))
+            / (2.0 * NUDGE),
+            (loss_at(law, params, tokens * less) - loss_at(law, params, tokens * more))
+            / (2.0 * NUDGE),
+        )
+    _, big_a, big_b, a, b, g = surface(law)
+    size, data = big_a * params**-a, big_b * tokens**-b
+    slope = g * (size + data) ** (g - 1.0)
+    return slope * a * size, slope * b * data
+
+
 def optimal_split(law: SurfaceLaw, flops: float) -> tuple[float, float, float]:
     """Best N and D for a budget, and the loss there (Hoffmann et al. 2022, eq. 4)."""
-    _, big_a, big_b, a, b, _ = surface(law)
     _positive(flops=flops)
+    if _averaged(law) is not None:
+        best = law.optimal(flops)  # type: ignore[attr-defined]
+        return best.params, best.tokens, loss_at(law, best.params, best.tokens)
+    _, big_a, big_b, a, b, _ = surface(law)
     product = np.log(flops / FLOPS_PER_PARAMETER_TOKEN)
     ln_g = (np.log(a) + np.log(big_a) - np.log(b) - np.log(big_b)) / (a + b)
     params = float(np.exp(ln_g + b / (a + b) * product))

@@ -60,6 +60,9 @@ class Optimal:
     loss: Prediction
     exponents: dict[str, float]
     """`a` of params ∝ flops^a and `b` of tokens ∝ flops^b; a + b = 1."""
+    params_ends: tuple[float, float] | None = None
+    """Where the best size lies at the level of `loss`, over the laws that the table allows; None
+    where a law knows no spread. The best horizon is flops / 6 over it."""
 
     def to_dict(self) -> dict[str, Any]:
         """The optimal document of the command line."""
@@ -98,6 +101,8 @@ class Law:
     members: tuple[dict[str, Any], ...] = ()
     """Of the form `auto`: form, relevance, share and roll-out score of each law averaged
     (`averaging.Member`); `parameters` are those of the first, `predict` speaks for all."""
+    beliefs: dict[str, float] | None = None
+    """What the weak beliefs did to a forecast (`beliefs.Effect`); None where they were off."""
 
     @property
     def supported(self) -> bool:
@@ -130,7 +135,7 @@ class Law:
             level,
         )
         beyond = {
-            name: _beyond(value, self.domain[name])
+            name: times_beyond(value, self.domain[name])
             for name, value in (("params", params), ("tokens", tokens), ("flops", flops))
         }
         # The form asked for may leave the range that the wider family allows; the promise then
@@ -149,23 +154,21 @@ class Law:
         """
         if not (np.isfinite(flops) and flops > 0.0):
             raise TableError(f"flops must be positive, not {flops:g}")
-        if self.form == AUTO:
-            _, big_a, big_b, a, b = self.allowed[:, :5].T
-        else:
-            _, big_a, big_b, a, b, *_ = np.array([list(self.parameters.values())]).T
-        shares = b / (a + b)
-        ln_product = np.log(flops / FLOPS_PER_PARAMETER_TOKEN)
-        ln_g = (np.log(a) + np.log(big_a) - np.log(b) - np.log(big_b)) / (a + b)
+        drawn, shares = best_sizes(self.allowed if self.form == AUTO else self.draws, flops)
+        ends = np.quantile(drawn, [0.5 - level / 2.0, 0.5 + level / 2.0])
+        if self.form != AUTO:
+            drawn, shares = best_sizes(np.array([list(self.parameters.values())]), flops)
         # The median over the laws averaged; a single law is its own median.
-        params = float(np.exp(np.median(ln_g + shares * ln_product)))
-        share = float(np.median(shares))
-        tokens = float(np.exp(ln_product - np.log(params)))
+        params, share = float(np.exp(np.median(drawn))), float(np.median(shares))
+        tokens = flops / FLOPS_PER_PARAMETER_TOKEN / params
+        low, high = np.exp(ends)
         return Optimal(
             params,
             tokens,
             flops,
             self.predict(params, tokens, level),
             {"a": share, "b": 1.0 - share},
+            (min(float(low), params), max(float(high), params)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,6 +188,7 @@ class Law:
                 "widen": self.noise.widen,
                 "own": self.noise.own,
                 "members": [dict(m) for m in self.members],
+                "beliefs": None if self.beliefs is None else dict(self.beliefs),
                 "form": GAMMA.name,
                 "columns": [*GAMMA.parameters, "run_to_run"],
                 "draws": rounded(self.allowed),
@@ -200,6 +204,15 @@ class Law:
     def save(self, path: Path | str) -> None:
         """Write `law.json`, atomically."""
         write_atomic(Path(path), render_law(self.to_dict()))
+
+
+def best_sizes(printed: Array, flops: float) -> tuple[Array, Array]:
+    """ln of the best size for a budget and its exponent, (B,) each, of laws (B, 5 or more) whose
+    columns begin E, A, B, a, b (Hoffmann et al. 2022, eq. 4)."""
+    _, big_a, big_b, a, b = printed[:, :5].T
+    shares = b / (a + b)
+    ln_g = (np.log(a) + np.log(big_a) - np.log(b) - np.log(big_b)) / (a + b)
+    return ln_g + shares * np.log(flops / FLOPS_PER_PARAMETER_TOKEN), shares
 
 
 def load_law(path: Path | str) -> Law:
@@ -243,6 +256,7 @@ def load_law(path: Path | str) -> Law:
             warnings=tuple(raw["warnings"]),
             verdict=raw["verdict"],
             members=tuple(noise.get("members", ())),
+            beliefs=noise.get("beliefs"),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ArtifactError(
@@ -274,5 +288,6 @@ def rounded(draws: Array) -> list[list[float]]:
     return [[float(f"{value:.{DIGITS}g}") for value in row] for row in draws.tolist()]
 
 
-def _beyond(value: float, ends: tuple[float, float]) -> float:
+def times_beyond(value: float, ends: tuple[float, float]) -> float:
+    """How many times a value lies beyond either end of a range; 1 within it."""
     return max(value / ends[1], ends[0] / value, 1.0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from isoflop.core.errors import TableError
 from isoflop.laws.forms import CHINCHILLA, Array, printed_loss
-from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Optimal, Prediction
+from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN, Optimal, Prediction, best_sizes
 from isoflop.laws.repetition import log_loss
 
 HERE = Path(__file__).parent
@@ -73,6 +73,10 @@ class PublishedLaw:
     source: str
     note: str
     aliases: tuple[str, ...] = ()
+    covariance: tuple[tuple[float, ...], ...] | None = None
+    """Of the errors of ln E, ln A, ln B and the exponents, refitted by us where the runs are public
+    (see `covariance_source`); standard errors alone are all that is published."""
+    covariance_source: str = ""
 
     @property
     def form(self) -> str:
@@ -148,6 +152,8 @@ class PublishedLaw:
                 "published standard errors, taken as independent because their correlations are "
                 "not published: wider than the fit warrants; noise of a run not included"
             )
+            if self.covariance is not None:
+                basis = f"{self.covariance_source}; noise of a run not included"
         else:
             low = high = np.nan
             basis = "no interval: no standard errors were published"
@@ -182,7 +188,12 @@ class PublishedLaw:
             loss: Prediction = nothing
         else:
             loss = self.predict(params, tokens, level)
-        return Optimal(params, tokens, flops, loss, {"a": share, "b": 1.0 - share})
+        ends = None
+        if self.stderr and self.allocation is None and self.kind in ("surface", "data-constrained"):
+            drawn, _ = best_sizes(self._draws(), flops)
+            low, high = np.exp(np.quantile(drawn, [0.5 - level / 2.0, 0.5 + level / 2.0]))
+            ends = (float(low), float(high))
+        return Optimal(params, tokens, flops, loss, {"a": share, "b": 1.0 - share}, ends)
 
     def to_dict(self) -> dict[str, Any]:
         """The law as the command line prints it."""
@@ -196,11 +207,15 @@ class PublishedLaw:
         """(DRAWS, K): positive parameters spread by their published standard errors."""
         rng = np.random.default_rng(0)
         values = self._printed()[0]
+        normal = rng.standard_normal((DRAWS, len(values)))
+        if self.covariance is not None:
+            moved = normal @ np.linalg.cholesky(np.array(self.covariance)).T
+            scales = np.exp(np.log(values[:3]) + moved[:, :3])
+            return np.column_stack([scales, values[3:] + moved[:, 3:]])
         relative = np.array([self.stderr.get(name, 0.0) for name in self.parameters]) / values
         # Lognormal with the published mean and spread, so that no draw is negative.
         width = np.sqrt(np.log1p(relative**2))
-        drawn = np.log(values) - 0.5 * width**2 + width * rng.standard_normal((DRAWS, len(values)))
-        return np.asarray(np.exp(drawn))
+        return np.asarray(np.exp(np.log(values) - 0.5 * width**2 + width * normal))
 
     def _losses(self, printed: Array, params: float, tokens: float, unique: float) -> Array:
         if self.kind == "surface":
@@ -244,6 +259,8 @@ class KnownModel:
     """Training FLOPs as published."""
     source: str
     note: str
+    checked: str = ""
+    """Address of a page on which the figures were looked up; empty where they were not."""
 
     @property
     def tokens_per_param(self) -> float | None:
@@ -289,11 +306,16 @@ def published_laws() -> tuple[PublishedLaw, ...]:
             **{
                 **entry,
                 "aliases": tuple(entry["aliases"]),
+                "covariance": _rows(entry.get("covariance")),
                 "domain": {k: (float(v[0]), float(v[1])) for k, v in entry["domain"].items()},
             }
         )
         for entry in raw
     )
+
+
+def _rows(matrix: list[list[float]] | None) -> tuple[tuple[float, ...], ...] | None:
+    return None if matrix is None else tuple(tuple(map(float, row)) for row in matrix)
 
 
 def published_law(name: str) -> PublishedLaw:

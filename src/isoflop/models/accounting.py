@@ -1,31 +1,42 @@
-"""What a decoder costs: parameters by role, FLOPs per token, bytes of memory; torch-free.
+"""What a model costs: parameters by role, FLOPs, bytes of its cache; torch-free.
 
-Not for measured times or speeds (`core/hardware.py`). Every formula is for the modules of
-`decoder.py` as they are written, and a test counts them.
+Not for the memory of training (`memory.py`) nor for measured times (`core/hardware.py`). Every
+formula is for the modules as they are written, and a test counts them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isoflop.models.config import BLOCK_QUERIES, FEWEST_FUSED, LONGEST_FUSED, DecoderConfig
+from isoflop.models.config import (
+    GATED,
+    AnyConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+)
 
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters by role. The roles add up to the number of distinct parameters."""
+    """Parameters by role. The roles but the last add up to the number of distinct parameters."""
 
     input_embedding: int
     """The embedding matrix; 0 when tied, for then it is the output layer's."""
+    position_embedding: int
+    """Learned rows per position, and per token type."""
     attention: int
-    """The four projections; the small norms of queries and keys are under `norm`."""
+    """Projections with their biases; the small norms of queries and keys are under `norm`."""
     feed_forward: int
+    """Dense feed-forward parts, or all experts and their routers."""
     norm: int
-    """Gains of all norms."""
+    """Gains and biases of all norms."""
     output: int
-    """The output layer, which is also the embedding matrix when tied."""
+    """The output layer, which is also the embedding matrix when tied; other heads."""
+    inactive: int = 0
+    """Those of `feed_forward` that a token does not use: experts it is not sent to."""
 
     @property
     def params(self) -> int:
@@ -33,25 +44,103 @@ class ParameterCount:
 
         A tied matrix counts once, as the output layer: that is where its FLOPs are.
         """
-        return self.params_total - self.input_embedding
+        return self.params_total - self.input_embedding - self.position_embedding
 
     @property
     def params_total(self) -> int:
         """Every distinct parameter."""
-        return self.input_embedding + self.attention + self.feed_forward + self.norm + self.output
+        inner = self.attention + self.feed_forward + self.norm
+        return self.input_embedding + self.position_embedding + inner + self.output
+
+    @property
+    def active(self) -> int:
+        """Those of `params` that one token uses: the N of a mixture of experts in 6ND."""
+        return self.params - self.inactive
+
+    @property
+    def active_total(self) -> int:
+        """Every distinct parameter that one token uses, as published ("A3B" of 30B-A3B)."""
+        return self.params_total - self.inactive
+
+    @property
+    def non_embedding(self) -> int:
+        """Neither embeddings nor output layer (Kaplan et al. 2020)."""
+        return self.params - self.output
 
 
-def count_parameters(config: DecoderConfig) -> ParameterCount:
-    """Count the parameters of a decoder from its shape."""
+def count_parameters(config: AnyConfig) -> ParameterCount:
+    """Count the parameters of a model from its shape."""
+    if isinstance(config, EncoderConfig):
+        return _count_encoder(config)
+    if isinstance(config, EncoderDecoderConfig):
+        return _count_encoder_decoder(config)
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    matrix = config.vocab_size * config.d_model
+    width, depth = config.d_model, config.n_layers
+    attention = 2 * width * (query + key)
+    if config.bias or config.qkv_bias:
+        attention += query + 2 * key
+    if config.bias:
+        attention += width
+    if config.positions == "relative":
+        attention += width * query + 2 * query
+    feed_forward, inactive = _feed_forward(config), 0
+    if config.experts is not None:
+        expert = 3 * width * config.experts.d_expert
+        at_work = config.experts.top_k + config.experts.n_shared
+        inactive = (config.experts.n_experts - config.experts.top_k) * expert
+        feed_forward = at_work * expert + inactive + config.experts.n_experts * width
+    per_width = 2 if config.norm == "layer" else 1
+    norms = 2 * depth + (0 if config.post_norm else 1)
+    matrix = config.vocab_size * width
     return ParameterCount(
         input_embedding=0 if config.tie_embeddings else matrix,
-        attention=config.n_layers * config.d_model * 2 * (query + key),
-        feed_forward=config.n_layers * config.d_model * 3 * config.d_ff,
-        norm=config.n_layers * 2 * (config.d_model + config.head_dim) + config.d_model,
+        position_embedding=config.max_seq_len * width if config.positions == "learned" else 0,
+        attention=depth * attention,
+        feed_forward=depth * feed_forward,
+        norm=per_width * norms * width + (2 * depth * config.head_dim if config.qk_norm else 0),
+        output=matrix,
+        inactive=depth * inactive,
+    )
+
+
+def _feed_forward(config: DecoderConfig | EncoderDecoderConfig) -> int:
+    """Parameters of one dense feed-forward part."""
+    gates = 2 if config.activation in GATED else 1
+    biased = isinstance(config, DecoderConfig) and config.bias
+    biases = gates * config.d_ff + config.d_model if biased else 0
+    return (gates + 1) * config.d_model * config.d_ff + biases
+
+
+def _count_encoder(config: EncoderConfig) -> ParameterCount:
+    width, inner = config.d_model, config.d_ff
+    dense = width * width + width
+    pair = dense + 2 * width + 2 if config.pair_head else 0
+    return ParameterCount(
+        input_embedding=0,
+        position_embedding=(config.max_seq_len + config.n_types) * width,
+        attention=config.n_layers * 4 * dense,
+        feed_forward=config.n_layers * (2 * width * inner + inner + width),
+        norm=2 * width * (2 * config.n_layers + 2),
+        output=config.vocab_size * (width + 1) + dense + pair,
+    )
+
+
+def _count_encoder_decoder(config: EncoderDecoderConfig) -> ParameterCount:
+    heads, width = config.n_heads * config.head_dim, config.d_model
+    attentions = config.n_layers + 2 * config.n_decoder_layers
+    parts = config.n_layers + config.n_decoder_layers
+    matrix = config.vocab_size * width
+    return ParameterCount(
+        input_embedding=0 if config.tie_embeddings else matrix,
+        position_embedding=0,
+        attention=attentions * 4 * width * heads + 2 * config.n_buckets * config.n_heads,
+        feed_forward=parts * _feed_forward(config),
+        norm=(attentions + parts + 2) * width,
         output=matrix,
     )
+
+
+# --- FLOPs ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -84,103 +173,78 @@ class FlopCount:
         return 3 * self.forward
 
 
-def flops_per_token(config: DecoderConfig, seq_len: int) -> FlopCount:
-    """Count FLOPs per token at sequences of `seq_len` tokens, each one document."""
+def flops_per_token(config: DecoderConfig | EncoderConfig, seq_len: int) -> FlopCount:
+    """Count FLOPs per token at sequences of `seq_len` tokens, each one document.
+
+    An encoder's output layer is counted at every position; where it is computed for the masked
+    ones alone, take their share of it.
+    """
+    if isinstance(config, EncoderConfig):
+        width = config.d_model
+        return FlopCount(
+            attention_projections=config.n_layers * 2 * 4 * width * width,
+            attention_scores=config.n_layers * 4 * seq_len * width,
+            feed_forward=config.n_layers * 2 * 2 * width * config.d_ff,
+            output=2 * width * (config.vocab_size + width),
+        )
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    matrices = 3 if config.activation in GATED else 2
+    feed_forward = matrices * config.d_model * config.d_ff
+    if config.experts is not None:
+        experts = config.experts
+        at_work = 3 * experts.d_expert * (experts.top_k + experts.n_shared)
+        feed_forward = config.d_model * (at_work + experts.n_experts)
+    projections = 2 * config.d_model * (query + key)
+    # 2 products × 2 FLOPs × seq_len / 2 earlier positions on average.
+    scores = 2 * seq_len * query
+    if config.window is not None and config.window < seq_len:
+        # window − window² / 2 seq_len positions on average.
+        scores = 2 * config.window * (2 * seq_len - config.window) * query // seq_len
+    if config.positions == "relative":  # a third product with projected distances
+        scores += scores // 2
+        projections += config.d_model * query
     return FlopCount(
-        attention_projections=config.n_layers * 2 * config.d_model * 2 * (query + key),
-        # 2 products × 2 FLOPs × seq_len / 2 earlier positions on average.
-        attention_scores=config.n_layers * 2 * seq_len * query,
-        feed_forward=config.n_layers * 2 * config.d_model * 3 * config.d_ff,
+        attention_projections=config.n_layers * 2 * projections,
+        attention_scores=config.n_layers * scores,
+        feed_forward=config.n_layers * 2 * feed_forward,
         output=2 * config.d_model * config.vocab_size,
     )
 
 
-# --- memory --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that training holds at its peak, in float32 with AdamW.
-
-    Not counted: the interpreter and libraries, the data, and buffers of a single operation.
-    """
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    """AdamW's two moments."""
-    activations: int
-    """What the forward pass of one micro-batch keeps for its backward pass."""
-    loss: int
-    """The logits of one chunk, the last hidden states, and the gradients of these and of the
-    output layer, which the chunked loss makes in its forward pass."""
-
-    @property
-    def total(self) -> int:
-        """All of them at once."""
-        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss
-
-
-def memory_bytes(
-    config: DecoderConfig,
-    *,
-    micro_batch_tokens: int,
-    seq_len: int,
-    loss_chunk_tokens: int = 512,
-) -> Memory:
-    """Foretell the bytes of training, with several documents in every sequence (the worst case).
-
-    Args:
-        micro_batch_tokens: Tokens per forward and backward pass.
-        seq_len: Tokens per sequence.
-        loss_chunk_tokens: Tokens whose logits the loss holds at once.
-    """
-    count = count_parameters(config)
-    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-    heads = config.n_heads + config.n_kv_heads
-    width = config.d_model
-    if FEWEST_FUSED <= seq_len <= LONGEST_FUSED:
-        # Numbers per token and layer. A norm keeps the input normalised and one scale per row.
-        norm = last_norm = width + 1
-        attention = (
-            (query + key) + heads  # normalised, and scales
-            + (query + key) + key  # rotated, and values
-            + query  # mixed
-            + config.n_heads * _keys_per_query(seq_len)  # shares of attention
-        )  # fmt: skip
-        # The weights of queries, keys and values side by side, and the gains of their norms.
-        fixed = config.n_layers * (width * (query + 2 * key) + heads * config.head_dim)
-    else:
-        # A norm keeps its input too; what it puts out, a projection keeps as its input.
-        norm, last_norm = 3 * width + 1, 2 * width + 1
-        attention = (
-            (query + 2 * key)  # projected; values stay here
-            + (query + key) + heads  # normalised, and scales
-            + (query + key)  # rotated
-            + 2 * query + config.n_heads  # mixed, as heads and side by side; log-sum-exp
-        )  # fmt: skip
-        fixed = micro_batch_tokens * seq_len  # the document mask
-    feed_forward = 4 * config.d_ff  # gate, silu(gate), up, their product
-    per_token = config.n_layers * (2 * norm + attention + feed_forward) + last_norm
-    ids = 8 * micro_batch_tokens  # for the gradient of the embedding
-    chunk = min(loss_chunk_tokens, micro_batch_tokens) * config.vocab_size
-    return Memory(
-        parameters=FLOAT32_BYTES * count.params_total,
-        gradients=FLOAT32_BYTES * count.params_total,
-        optimizer=2 * FLOAT32_BYTES * count.params_total,
-        activations=round(FLOAT32_BYTES * (micro_batch_tokens * per_token + fixed)) + ids,
-        loss=FLOAT32_BYTES * (chunk + width * (2 * micro_batch_tokens + config.vocab_size)),
+def flops_per_pair(
+    config: EncoderDecoderConfig, source_tokens: int, target_tokens: int
+) -> FlopCount:
+    """Count FLOPs of one pair of source and target (not per token) in an encoder–decoder."""
+    heads, source, target = config.n_heads * config.head_dim, source_tokens, target_tokens
+    projection = 2 * config.d_model * heads
+    encoder, decoder = config.n_layers, config.n_decoder_layers
+    # Each layer: 4 projections of its own sequence; cross-attention 2 of either.
+    projections = encoder * 4 * source + decoder * (4 * target + 2 * target + 2 * source)
+    squares = encoder * source * source + decoder * (target * target // 2 + source * target)
+    feed_forward = 2 * _feed_forward(config)
+    return FlopCount(
+        attention_projections=projection * projections,
+        attention_scores=4 * heads * squares,
+        feed_forward=feed_forward * (encoder * source + decoder * target),
+        output=2 * config.d_model * config.vocab_size * target,
     )
 
 
-def _keys_per_query(seq_len: int) -> float:
-    """Keys that a query is multiplied with on average, block by block of queries."""
-    ends = [min(s + BLOCK_QUERIES, seq_len) for s in range(0, seq_len, BLOCK_QUERIES)]
-    starts = [0, *ends[:-1]]
-    return sum((e - s) * e for s, e in zip(starts, ends, strict=True)) / seq_len
+def flops_6n(config: AnyConfig) -> int:
+    """Training FLOPs per token by the rule C = 6ND (Kaplan et al. 2020), N the active `params`."""
+    return 6 * count_parameters(config).active
 
 
-def kv_bytes_per_token(config: DecoderConfig, bytes_per_value: int = FLOAT32_BYTES) -> int:
-    """Bytes of keys and values that generation keeps for each token it has seen."""
-    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * bytes_per_value
+def kv_bytes_per_token(config: AnyConfig, bytes_per_value: int = FLOAT32_BYTES) -> int:
+    """Bytes of keys and values that generation keeps for each token it has seen.
+
+    In an encoder–decoder this is so for each target token and for each source token as well; an
+    encoder keeps none.
+    """
+    if isinstance(config, EncoderConfig):
+        return 0
+    if isinstance(config, EncoderDecoderConfig):
+        heads, depth = config.n_heads, config.n_decoder_layers
+    else:
+        heads, depth = config.n_kv_heads, config.n_layers
+    return 2 * depth * heads * config.head_dim * bytes_per_value

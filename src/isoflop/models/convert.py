@@ -1,6 +1,7 @@
-"""Models as directories: what `transformers` loads as `Qwen3ForCausalLM`, and back.
+"""Models as directories: what `transformers` loads, and back.
 
-Not for checkpoints of a run (`training/checkpoint.py`), which hold optimizer state too.
+Not for checkpoints of a run (`training/checkpoint.py`), which hold optimizer state too. Which
+class of transformers a model is, and what it calls the tensors, stands in `hugging_face_*.py`.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from isoflop.core.artifact import (
     MANIFEST,
@@ -24,23 +27,27 @@ from isoflop.core.artifact import (
     write_json,
     write_manifest,
 )
-from isoflop.core.errors import ArtifactError, RecipeError
+from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
-from isoflop.models.config import DecoderConfig
+from isoflop.models.accounting import count_parameters
+from isoflop.models.build import AnyModel, build_model
+from isoflop.models.config import EncoderConfig
 from isoflop.models.decoder import Decoder
+from isoflop.models.encoder import Encoder
+from isoflop.models.hugging_face_config import OWN, architecture_of, hugging_face_config
+from isoflop.models.hugging_face_read import model_config
+from isoflop.models.hugging_face_tensors import links
+from isoflop.models.stored_weights import CONFIG, INDEX, WEIGHTS, check, open_weights
 
-ARCHITECTURE = "Qwen3ForCausalLM"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-LARGEST_CONTEXT = 1 << 24
-"""Positions; a config that says more is damaged, and its table of angles would fill the memory."""
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-
-T = TypeVar("T", int, float)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "chat_template.jinja")
+FAST = "PreTrainedTokenizerFast"
+"""The class of transformers that reads `tokenizer.json` and nothing else."""
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
 def save_model(
-    decoder: Decoder,
+    model: AnyModel,
     directory: Path,
     tokenizer_dir: Path | None = None,
     *,
@@ -58,29 +65,39 @@ def save_model(
         ArtifactError: `directory` holds something else, the tokenizer cannot be read, it has
             more ids than the model, or the weights cannot be written.
     """
-    eos_id = None if tokenizer_dir is None else _eos_id(tokenizer_dir, decoder.config.vocab_size)
-    config = hugging_face_config(decoder.config, decoder.embed_tokens.weight.dtype, eos_id)
-    with build_directory(directory) as aside:
-        write_json(aside / CONFIG, config)
-        special = {"eos_token_id": eos_id, "pad_token_id": eos_id}
-        write_json(aside / "generation_config.json", special)
-        if tokenizer_dir is not None:
-            for name in TOKENIZER_FILES:
-                if (tokenizer_dir / name).exists():
-                    shutil.copyfile(tokenizer_dir / name, aside / name)
-            made = (tokenizer_dir / MANIFEST).exists()
-            inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
-        _write_weights(decoder, aside / WEIGHTS, directory / WEIGHTS)
-        write_manifest(
-            aside, kind="model", config=config, machine=machine(), inputs=inputs, seed=seed
-        )
+    special: Mapping[str, Any] | None = None
+    if tokenizer_dir is not None:
+        eos_id = _eos_id(tokenizer_dir, model.config.vocab_size)
+        special = {"bos_token_id": None, "eos_token_id": eos_id, "pad_token_id": eos_id}
+        made = (tokenizer_dir / MANIFEST).exists()
+        inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
+    _write(model, directory, tokenizer_dir, special, inputs, seed)
 
 
 def load_decoder(directory: Path) -> Decoder:
-    """Open the weights of a model directory as float32, ready to be asked (`eval` mode).
+    """Open the weights of a decoder as float32, ready to be asked (`eval` mode).
+
+    Raises:
+        ArtifactError: As `load_model`, or the model is no decoder.
+    """
+    model = load_model(directory)
+    if not isinstance(model, Decoder):
+        raise ArtifactError(
+            f"this is a {type(model).__name__.lower()}, and a decoder is needed here",
+            where=str(directory),
+        )
+    return model
+
+
+def load_model(directory: Path, *, keep_dtype: bool = False) -> AnyModel:
+    """Open the weights of a model directory, ready to be asked (`eval` mode).
 
     A directory that another tool wrote has no manifest and is read as it is; one of ours is
-    verified against its hashes. Names and shapes are checked before memory is taken.
+    verified against its hashes. Names, shapes and formats are checked before memory is taken; no
+    code of the directory is run.
+
+    Args:
+        keep_dtype: Leave every tensor in the format it is stored in; float32 otherwise.
 
     Raises:
         ArtifactError: A file is missing or damaged, the architecture is another one, or a
@@ -90,143 +107,142 @@ def load_decoder(directory: Path) -> Decoder:
         raise ArtifactError("no such model directory", where=str(directory))
     if (directory / MANIFEST).exists():
         read_manifest(directory, "model", verify=True)
-    config = decoder_config(read_json(directory / CONFIG), str(directory / CONFIG))
-    path = directory / WEIGHTS
-    if not path.exists():
-        raise ArtifactError(
-            f"there is no {WEIGHTS}",
-            where=str(directory),
-            fix="Only safetensors in one file are read, never pickled weights",
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = _stored_names(file, config, path)
-            decoder = Decoder(config)
-            with torch.no_grad():
-                for name, parameter in decoder.named_parameters():
-                    parameter.copy_(file.get_tensor(names[name]))
-    except SafetensorError as error:
-        raise ArtifactError(
-            f"not a whole safetensors file ({error})",
-            where=str(path),
-            fix="Make the model again, or restore the file from a copy",
-        ) from None
-    return decoder.eval()
+    raw = read_json(directory / CONFIG)
+    config = model_config(raw, str(directory / CONFIG))
+    with ExitStack() as opened:
+        stored = open_weights(directory, raw["architectures"][0], opened)
+        if isinstance(config, EncoderConfig):  # BERT is published under either name
+            config = replace(config, pair_head="cls.seq_relationship.weight" in stored.files)
+        wanted = check(stored, config, architecture_of(config))
+        with torch.device("meta"):
+            model = build_model(config)
+        tensors: dict[str, Tensor] = {}
+        for link in wanted:
+            loaded = link.load([stored.tensor(name) for name in link.theirs])
+            for name, tensor in zip(link.ours, loaded, strict=True):
+                tensors[name] = tensor if keep_dtype else tensor.float()
+    return _filled(model, tensors).eval()
 
 
-# --- config.json ---------------------------------------------------------------------------
+def _filled(model: AnyModel, tensors: Mapping[str, Tensor]) -> AnyModel:
+    """The model, made without memory for its weights, with these in their place."""
+    for path, module in model.named_modules():
+        for name, _ in list(module.named_parameters(recurse=False)):
+            tensor = tensors.get(f"{path}.{name}" if path else name)
+            if tensor is not None:
+                setattr(module, name, nn.Parameter(tensor.contiguous()))
+    if not isinstance(model, Encoder) and model.config.tie_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    return model
 
 
-def hugging_face_config(
-    config: DecoderConfig, dtype: torch.dtype = torch.float32, eos_id: int | None = None
-) -> dict[str, Any]:
-    """`config.json` of a decoder.
-
-    The rotary base and the dtype stand twice: transformers 5 reads `rope_parameters` and
-    `dtype`, earlier versions and most other tools `rope_theta` and `torch_dtype`.
-    """
-    dtype_name = str(dtype).removeprefix("torch.")
-    return {
-        "architectures": [ARCHITECTURE],
-        "model_type": "qwen3",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": config.tie_embeddings,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "initializer_range": 0.02,
-        "use_cache": True,
-        "torch_dtype": dtype_name,
-        "dtype": dtype_name,
-        "bos_token_id": None,
-        "eos_token_id": eos_id,
-        "pad_token_id": eos_id,
-    }
+# --- another tool's directories ------------------------------------------------------------
 
 
-def decoder_config(raw: object, where: str) -> DecoderConfig:
-    """The shape that a `config.json` describes.
+@dataclass(frozen=True)
+class ModelSummary:
+    """What a directory holds."""
+
+    architecture: str
+    """The class of transformers."""
+    params_total: int
+    dtype: str
+    tokenizer: bool
+    """Whether a tokenizer is with it."""
+
+
+def import_model(source: Path, out: Path) -> ModelSummary:
+    """Read a directory of transformers and write it as a model of ours, tensors bit by bit.
+
+    Its tokenizer goes along where there is a `tokenizer.json`; code of its own does not.
 
     Raises:
-        ArtifactError: It is another architecture, uses a part of Qwen3 that ours leaves out, or
-            lacks a key.
+        ArtifactError: As `load_model` and `save_model`.
     """
-    if not isinstance(raw, dict):
-        raise ArtifactError("not a JSON object", where=where)
-    found = raw.get("architectures")
-    if found != [ARCHITECTURE]:
+    model = load_model(source, keep_dtype=True)
+    raw = read_json(source / CONFIG)
+    special = {key: raw[key] for key in SPECIAL_IDS if _is_ids(raw.get(key))}
+    tokenizer = source if (source / "tokenizer.json").exists() else None
+    if tokenizer is not None:
+        _eos_id(tokenizer, model.config.vocab_size)
+    weights = [path for path in (source / WEIGHTS, source / INDEX) if path.exists()]
+    _write(model, out, tokenizer, special, [source / CONFIG, *weights[:1]], None)
+    return ModelSummary(
+        architecture=architecture_of(model.config),
+        params_total=count_parameters(model.config).params_total,
+        dtype=str(model.embed_tokens.weight.dtype).removeprefix("torch."),
+        tokenizer=tokenizer is not None,
+    )
+
+
+def export_model(source: Path, out: Path) -> ModelSummary:
+    """Write a model of ours as a directory that transformers opens, tensors bit by bit.
+
+    Raises:
+        ArtifactError: As `load_model` and `save_model`, or transformers has no class for it.
+    """
+    if architecture_of(model_config(read_json(source / CONFIG), str(source / CONFIG))) == OWN:
         raise ArtifactError(
-            f"the architecture is {found}, and only {ARCHITECTURE} is known", where=where
+            "transformers has no class for a decoder of this form",
+            where=str(source),
+            fix="Its positions, norms and feed-forward parts must be those of Qwen3, Llama, "
+            "Mistral, Mixtral or GPT-2; Isoflop itself opens it as it is",
         )
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise ArtifactError("rope_parameters is not a JSON object", where=where)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    unusual = {
-        "attention_bias": raw.get("attention_bias") not in (None, False),
-        "hidden_act": raw.get("hidden_act", "silu") != "silu",
-        "use_sliding_window": raw.get("use_sliding_window") not in (None, False),
-        "rope_type": kind != "default",
-        "quantization_config": raw.get("quantization_config") is not None,
-    }
-    if any(unusual.values()):
-        names = ", ".join(name for name, is_unusual in unusual.items() if is_unusual)
-        raise ArtifactError(
-            f"a form of {ARCHITECTURE} that is not known here: {names}", where=where
+    return import_model(source, out)
+
+
+def _is_ids(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(item, int) and not isinstance(item, bool) for item in values)
+
+
+# --- writing -------------------------------------------------------------------------------
+
+
+def _write(
+    model: AnyModel,
+    directory: Path,
+    tokenizer_dir: Path | None,
+    special: Mapping[str, Any] | None,
+    inputs: Sequence[Path],
+    seed: int | None,
+) -> None:
+    dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
+    config = hugging_face_config(model.config, dtype, special)
+    with build_directory(directory) as aside:
+        write_json(aside / CONFIG, config)
+        if not isinstance(model, Encoder):
+            ids = {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None}
+            write_json(aside / "generation_config.json", ids)
+        if tokenizer_dir is not None:
+            _copy_tokenizer(tokenizer_dir, aside)
+        _write_weights(model, aside / WEIGHTS, directory / WEIGHTS)
+        write_manifest(
+            aside, kind="model", config=config, machine=machine(), inputs=inputs, seed=seed
         )
-    positions = _number(raw, "max_position_embeddings", int, where)
-    if positions > LARGEST_CONTEXT:
-        raise ArtifactError(
-            f"max_position_embeddings is {positions}, more than {LARGEST_CONTEXT}", where=where
-        )
-    theta = rope if "rope_theta" in rope else raw
-    try:
-        return DecoderConfig(
-            vocab_size=_number(raw, "vocab_size", int, where),
-            d_model=_number(raw, "hidden_size", int, where),
-            n_layers=_number(raw, "num_hidden_layers", int, where),
-            n_heads=_number(raw, "num_attention_heads", int, where),
-            n_kv_heads=_number(raw, "num_key_value_heads", int, where),
-            head_dim=_number(raw, "head_dim", int, where),
-            d_ff=_number(raw, "intermediate_size", int, where),
-            max_seq_len=positions,
-            rope_theta=_number(theta, "rope_theta", float, where),
-            norm_eps=_number(raw, "rms_norm_eps", float, where),
-            tie_embeddings=raw.get("tie_word_embeddings", False) is True,
-        )
-    except RecipeError as error:
-        raise ArtifactError(error.what, where=where) from None
 
 
-def _number(raw: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:
-    value = raw.get(key)
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
-        said = f"{key} is {value!r}, not a number" if key in raw else f"there is no {key}"
-        raise ArtifactError(said, where=where)
-    return kind(value)
+def _copy_tokenizer(source: Path, aside: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, aside / name)
+    if (source / TOKENIZER_CONFIG).exists():
+        config = read_json(source / TOKENIZER_CONFIG)
+        # `auto_map` names Python files to be run; what `tokenizer.json` says needs none.
+        if not isinstance(config, dict):
+            raise ArtifactError("not a JSON object", where=str(source / TOKENIZER_CONFIG))
+        if config.get("tokenizer_class") != FAST or "auto_map" in config:
+            kept = {key: value for key, value in config.items() if key != "auto_map"}
+            write_json(aside / TOKENIZER_CONFIG, {**kept, "tokenizer_class": FAST})
 
 
-# --- weights -------------------------------------------------------------------------------
-
-
-def _write_weights(decoder: Decoder, path: Path, shown: Path) -> None:
+def _write_weights(model: AnyModel, path: Path, shown: Path) -> None:
     # `named_parameters` names a tied matrix once, as the embedding: that is how it is stored.
-    tensors: dict[str, Tensor] = {
-        _hugging_face_name(name): parameter.detach().contiguous()
-        for name, parameter in decoder.named_parameters()
-    }
+    own = dict(model.named_parameters())
+    tensors: dict[str, Tensor] = {}
+    for link in links(model.config, architecture_of(model.config)):
+        stored = link.store([own[name].detach() for name in link.ours])
+        tensors |= {n: t.contiguous() for n, t in zip(link.theirs, stored, strict=True)}
     try:
         safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk comes as this, not as an OSError
@@ -239,44 +255,6 @@ def _write_weights(decoder: Decoder, path: Path, shown: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _hugging_face_name(name: str) -> str:
-    return name if name.startswith("lm_head.") else f"model.{name}"
-
-
-def _stored_names(file: Any, config: DecoderConfig, path: Path) -> dict[str, str]:
-    """Our parameter name → the name in the file, once all of them are there in the right shape."""
-    stored = set(file.keys())
-    if config.tie_embeddings:
-        stored.discard("lm_head.weight")  # some tools store the tied matrix a second time
-    # Counted first, so that a damaged config cannot have a billion layers built below.
-    layers = {name.split(".")[2] for name in stored if name.startswith("model.layers.")}
-    if len(layers) != config.n_layers:
-        raise ArtifactError(
-            f"it holds {len(layers)} layers, but {CONFIG} says {config.n_layers}", where=str(path)
-        )
-    with torch.device("meta"):
-        expected = {
-            name: (_hugging_face_name(name), list(parameter.shape))
-            for name, parameter in Decoder(config).named_parameters()
-        }
-    for their_name, shape in expected.values():
-        if their_name not in stored:
-            raise ArtifactError(f"the tensor {their_name} is missing", where=str(path))
-        found = file.get_slice(their_name)
-        if found.get_shape() != shape or found.get_dtype() not in _FLOATS:
-            raise ArtifactError(
-                f"the tensor {their_name} is {found.get_shape()} of {found.get_dtype()}, but "
-                f"{CONFIG} asks for {shape} of floats",
-                where=str(path),
-            )
-    unknown = stored - {their_name for their_name, _ in expected.values()}
-    if unknown:
-        raise ArtifactError(
-            f"the tensor {min(unknown)} is not one of {ARCHITECTURE}", where=str(path)
-        )
-    return {name: their_name for name, (their_name, _) in expected.items()}
-
-
 # --- tokenizer -----------------------------------------------------------------------------
 
 
@@ -287,7 +265,9 @@ def _eos_id(tokenizer_dir: Path, vocab_size: int) -> int | None:
     config = read_json(tokenizer_dir / "tokenizer_config.json")
     try:
         special = {token["content"]: int(token["id"]) for token in raw["added_tokens"]}
-        largest = max([*raw["model"]["vocab"].values(), *special.values()])
+        vocab = raw["model"]["vocab"]  # a list of pieces with scores, in a unigram tokenizer
+        ids = vocab.values() if isinstance(vocab, dict) else [len(vocab) - 1]
+        largest = max([*ids, *special.values()])
         eos = config.get("eos_token")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"not a tokenizer ({error!r})", where=str(path)) from None

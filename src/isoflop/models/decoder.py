@@ -1,8 +1,9 @@
-"""The decoder-only transformer: a strict subset of Qwen3, readable top to bottom.
+"""The decoder-only transformer, readable top to bottom: Qwen3, Llama, GPT and their relatives.
 
-Pre-norm RMSNorm, rotary positions, grouped-query attention with QK-norm, SwiGLU, no biases
-(Qwen3 technical report, 2025). Not for its loss (`training/objectives.py`), its initial values
-(`initialise.py`), its cost (`accounting.py`) or its files (`convert.py`).
+Which norm, positions, feed-forward part and biases it has stands in `DecoderConfig`; the default
+is Qwen3's: pre-norm RMSNorm, rotary positions, grouped-query attention with QK-norm, SwiGLU, no
+biases (Qwen3 technical report, 2025). Not for its loss (`training/objectives.py`), its initial
+values (`initialise.py`), its cost (`accounting.py`) or its files (`convert.py`).
 
 Shape suffixes: B batch, T time, D model width, H query heads, G key–value heads, K head width,
 F feed-forward width, V vocabulary.
@@ -10,92 +11,95 @@ F feed-forward width, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop.models import fused, fused_attention
-from isoflop.models.config import DecoderConfig
+from isoflop.models.config import GATED, DecoderConfig
 from isoflop.models.layers import (
     DocumentMask,
+    KVCache,
+    RelativePositions,
     RotaryPositions,
+    biased_attention,
     causal_attention,
+    causal_bias,
     fused_applies,
+    make_norm,
+    positions_in_documents,
+    sinusoids,
 )
+from isoflop.models.moe import MixtureOfExperts, Routing
 
 
-class KVCache:
-    """Keys and values of the tokens seen so far, one pair per layer, for generation."""
+@dataclass(frozen=True)
+class View:
+    """What one forward pass lets its tokens look at; the same in all layers."""
 
-    def __init__(self, n_layers: int) -> None:
-        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * n_layers
-
-    @property
-    def length(self) -> int:
-        """How many positions are cached."""
-        first = self._layers[0]
-        return 0 if first is None else first[0].shape[-2]
-
-    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Append new keys and values and return all of them."""
-        seen = self._layers[layer]
-        if seen is not None:
-            k_BGTK = torch.cat((seen[0], k_BGTK), dim=-2)
-            v_BGTK = torch.cat((seen[1], v_BGTK), dim=-2)
-        self._layers[layer] = (k_BGTK, v_BGTK)
-        return k_BGTK, v_BGTK
+    start: int
+    """Position of the first token: how many the cache holds."""
+    cache: KVCache | None
+    documents: DocumentMask | None
+    """For attention that only order and documents limit."""
+    bias_BHTS: Tensor | None
+    """For attention with a window, ALiBi or relative positions: added to the scores."""
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with RMS-normalised queries and keys."""
+    """Grouped-query attention (Ainslie et al. 2023)."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.layer = layer
-        self.head_dim = config.head_dim
-        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        self.layer, self.head_dim = layer, config.head_dim
         width, query = config.d_model, config.n_heads * config.head_dim
         key = config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(width, query, bias=False)
-        self.k_proj = nn.Linear(width, key, bias=False)
-        self.v_proj = nn.Linear(width, key, bias=False)
-        self.o_proj = nn.Linear(query, width, bias=False)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+        qkv_bias = config.bias or config.qkv_bias
+        self.q_proj = nn.Linear(width, query, bias=qkv_bias)
+        self.k_proj = nn.Linear(width, key, bias=qkv_bias)
+        self.v_proj = nn.Linear(width, key, bias=qkv_bias)
+        self.o_proj = nn.Linear(query, width, bias=config.bias)
+        self.q_norm: nn.RMSNorm | None = None
+        self.k_norm: nn.RMSNorm | None = None
+        if config.qk_norm:
+            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+        self.relative: RelativePositions | None = None
+        if config.positions == "relative":
+            self.relative = RelativePositions(
+                width, config.n_heads, config.head_dim, config.max_seq_len
+            )
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        norm: nn.RMSNorm,
-        rotary: RotaryPositions,
-        documents: DocumentMask | None,
-        cache: KVCache | None,
-        start: int,
-    ) -> Tensor:
-        """The stream `x_BTD` with what its normalised tokens attend to added."""
-        if cache is None and fused_applies(x_BTD):
-            return self._fused(x_BTD, norm, rotary, documents)
-        h_BTD = norm(x_BTD)
-        q_BTHK = torch.unflatten(self.q_proj(h_BTD), -1, (-1, self.head_dim))
-        k_BTGK = torch.unflatten(self.k_proj(h_BTD), -1, (-1, self.head_dim))
-        v_BTGK = torch.unflatten(self.v_proj(h_BTD), -1, (-1, self.head_dim))
-        q_BHTK = rotary(self.q_norm(q_BTHK).transpose(1, 2), start)
-        k_BGTK = rotary(self.k_norm(k_BTGK).transpose(1, 2), start)
-        v_BGTK = v_BTGK.transpose(1, 2)
-        if cache is not None:
-            k_BGTK, v_BGTK = cache.extend(self.layer, k_BGTK, v_BGTK)
-        mixed_BHTK = causal_attention(q_BHTK, k_BGTK, v_BGTK, documents)
-        out: Tensor = x_BTD + self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
+    def forward(self, h_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
+        """What the tokens `h_BTD` attend to, (B, T, D)."""
+        q_BHTK = torch.unflatten(self.q_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
+        k_BGTK = torch.unflatten(self.k_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
+        v_BGTK = torch.unflatten(self.v_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHTK, k_BGTK = self.q_norm(q_BHTK), self.k_norm(k_BGTK)
+        if rotary is not None:
+            q_BHTK, k_BGTK = rotary(q_BHTK, view.start), rotary(k_BGTK, view.start)
+        if view.cache is not None:
+            k_BGTK, v_BGTK = view.cache.extend(self.layer, k_BGTK, v_BGTK)
+        bias_BHTS = view.bias_BHTS
+        if self.relative is not None and bias_BHTS is not None:
+            bias_BHTS = bias_BHTS + self.relative(q_BHTK, k_BGTK.shape[-2])
+            q_BHTK = q_BHTK + self.relative.content_bias[:, None]
+        if bias_BHTS is not None:
+            mixed_BHTK = biased_attention(q_BHTK, k_BGTK, v_BGTK, bias_BHTS)
+        else:
+            mixed_BHTK = causal_attention(q_BHTK, k_BGTK, v_BGTK, view.documents)
+        out: Tensor = self.o_proj(mixed_BHTK.transpose(1, 2).flatten(-2))
         return out
 
-    def _fused(
-        self,
-        x_BTD: Tensor,
-        norm: nn.RMSNorm,
-        rotary: RotaryPositions,
-        documents: DocumentMask | None,
-    ) -> Tensor:
-        """The same, by the CPU's fused forms."""
+    def fused(self, x_BTD: Tensor, norm: nn.Module, rotary: RotaryPositions, view: View) -> Tensor:
+        """The stream `x_BTD` with what its normalised tokens attend to added, by the CPU's fused
+        form; for `DecoderConfig.is_fused` alone."""
+        if self.q_norm is None or self.k_norm is None or not isinstance(norm, nn.RMSNorm):
+            raise ValueError("the fused form of attention has RMSNorm and QK-norm")
+        documents = view.documents
         return fused_attention.attention(
             x_BTD,
             norm.weight,
@@ -108,61 +112,170 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) · up(x))."""
+    """down(silu(gate(x)) · up(x)) and its kin (Shazeer 2020), or down(gelu(up(x)))."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.activation = config.activation
+        width, inner, bias = config.d_model, config.d_ff, config.bias
+        self.gate_proj: nn.Linear | None = None
+        if config.activation in GATED:
+            self.gate_proj = nn.Linear(width, inner, bias=bias)
+        self.up_proj = nn.Linear(width, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, x_BTD: Tensor, norm: nn.RMSNorm) -> Tensor:
-        """The stream `x_BTD` with what its normalised tokens bring forth added."""
-        if fused_applies(x_BTD):
-            gate, up, down = self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
-            return fused.feed_forward(x_BTD, norm.weight, gate, up, down, norm.eps or 0.0)
-        h_BTD = norm(x_BTD)
-        out: Tensor = x_BTD + self.down_proj(F.silu(self.gate_proj(h_BTD)) * self.up_proj(h_BTD))
+    def forward(self, h_BTD: Tensor) -> Tensor:
+        """What the normalised stream brings forth, (B, T, D)."""
+        up_BTF = self.up_proj(h_BTD)
+        if self.gate_proj is None:
+            inner_BTF = activate(self.activation, up_BTF)
+        else:
+            inner_BTF = activate(self.activation, self.gate_proj(h_BTD)) * up_BTF
+        out: Tensor = self.down_proj(inner_BTF)
         return out
+
+    def fused(self, x_BTD: Tensor, norm: nn.Module) -> Tensor:
+        """The stream with that added, by the CPU's fused form; for SwiGLU without biases."""
+        if self.gate_proj is None or not isinstance(norm, nn.RMSNorm):
+            raise ValueError("the fused form of the feed-forward part is RMSNorm and SwiGLU")
+        gate, up, down = self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight
+        return fused.feed_forward(x_BTD, norm.weight, gate, up, down, norm.eps or 0.0)
+
+
+def activate(kind: str, x: Tensor) -> Tensor:
+    """SiLU for `swiglu`, GELU in its tanh form for `gelu` and `geglu`, or ReLU."""
+    if kind == "swiglu":
+        return F.silu(x)
+    return F.relu(x) if kind == "relu" else F.gelu(x, approximate="tanh")
 
 
 class Block(nn.Module):
-    """One layer: attention, then feed-forward, each normalised before and added after."""
+    """One layer: attention, then feed-forward, each normalised before and added after (or, in
+    the oldest form, added and then normalised)."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.post_norm = config.post_norm
+        self.fuses_attention = config.is_fused
+        self.fuses_feed_forward = (
+            config.norm == "rms"
+            and config.activation == "swiglu"
+            and not (config.bias or config.post_norm or config.experts)
+        )
+        self.input_layernorm = make_norm(config.norm, config.d_model, config.norm_eps)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.mlp = FeedForward(config)
+        self.post_attention_layernorm = make_norm(config.norm, config.d_model, config.norm_eps)
+        self.mlp: FeedForward | MixtureOfExperts = (
+            FeedForward(config)
+            if config.experts is None
+            else MixtureOfExperts(config.d_model, config.experts)
+        )
 
     def forward(
-        self,
-        x_BTD: Tensor,
-        rotary: RotaryPositions,
-        documents: DocumentMask | None,
-        cache: KVCache | None,
-        start: int,
-    ) -> Tensor:
-        x_BTD = self.self_attn(x_BTD, self.input_layernorm, rotary, documents, cache, start)
-        out: Tensor = self.mlp(x_BTD, self.post_attention_layernorm)
-        return out
+        self, x_BTD: Tensor, rotary: RotaryPositions | None, view: View
+    ) -> tuple[Tensor, Routing | None]:
+        """The stream after this layer, and where its experts' tokens went."""
+        before, after = self.input_layernorm, self.post_attention_layernorm
+        fused_here = fused_applies(x_BTD)
+        plain = view.cache is None and view.bias_BHTS is None
+        if fused_here and plain and self.fuses_attention and rotary is not None:
+            x_BTD = self.self_attn.fused(x_BTD, before, rotary, view)
+        elif self.post_norm:
+            x_BTD = before(x_BTD + self.self_attn(x_BTD, rotary, view))
+        else:
+            x_BTD = x_BTD + self.self_attn(before(x_BTD), rotary, view)
+        if isinstance(self.mlp, MixtureOfExperts):
+            out_BTD, routing = self.mlp(x_BTD if self.post_norm else after(x_BTD))
+            x_BTD = x_BTD + out_BTD
+            return after(x_BTD) if self.post_norm else x_BTD, routing
+        if fused_here and self.fuses_feed_forward:
+            return self.mlp.fused(x_BTD, after), None
+        if self.post_norm:
+            return after(x_BTD + self.mlp(x_BTD)), None
+        return x_BTD + self.mlp(after(x_BTD)), None
 
 
 class Decoder(nn.Module):
     """Token ids in, next-token logits out. Parameter names are those of Qwen3 in transformers,
-    less their `model.` prefix."""
+    less their `model.` prefix, in every form."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        width, length = config.d_model, config.max_seq_len
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.embed_positions: nn.Embedding | None = None
+        if config.positions == "learned":
+            self.embed_positions = nn.Embedding(length, width)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.norm = None if config.post_norm else make_norm(config.norm, width, config.norm_eps)
+        self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-        self.rotary = RotaryPositions(config.head_dim, config.max_seq_len, config.rope_theta)
+        self.rotary: RotaryPositions | None = None
+        if config.positions == "rotary":
+            self.rotary = RotaryPositions(
+                config.head_dim, length, config.rope_theta, config.rope_scaling
+            )
+        if config.positions == "sinusoidal":
+            self.register_buffer("sinusoid_TD", sinusoids(length, width), persistent=False)
+
+    def embed(self, ids_BT: Tensor, start: int, document_BT: Tensor | None) -> Tensor:
+        """(B, T, D) the stream before the first layer.
+
+        Positions that are added count from the start of each document; sinusoids, of size 1, go
+        with embeddings times √D (Vaswani et al. 2017, section 3.4).
+        """
+        x_BTD: Tensor = self.embed_tokens(ids_BT)
+        if self.config.positions not in ("learned", "sinusoidal"):
+            return x_BTD
+        if document_BT is not None:
+            place = positions_in_documents(document_BT)
+        else:
+            place = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device)
+        if self.embed_positions is not None:
+            placed: Tensor = x_BTD + self.embed_positions(place)
+            return placed
+        sinusoid_BTD = self.get_buffer("sinusoid_TD").to(x_BTD.dtype)[place]
+        return torch.add(sinusoid_BTD, x_BTD, alpha=self.config.d_model**0.5)
+
+    def view(self, x_BTD: Tensor, document_BT: Tensor | None, cache: KVCache | None) -> View:
+        """What the tokens of a forward pass may look at."""
+        config, length = self.config, x_BTD.shape[1]
+        start = 0 if cache is None else cache.length
+        total = start + length
+        narrow = config.window is not None and config.window < total
+        if narrow or config.positions in ("alibi", "relative"):
+            bias_BHTS = causal_bias(config, length, total, document_BT, x_BTD.dtype, x_BTD.device)
+            return View(start, cache, None, bias_BHTS)
+        documents = None if document_BT is None else DocumentMask(document_BT, x_BTD.dtype)
+        return View(start, cache, documents, None)
+
+    def routed(
+        self, ids_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | None = None
+    ) -> tuple[Tensor, tuple[Routing, ...]]:
+        """As `hidden`, and where each layer's tokens went (empty without experts)."""
+        start = 0 if cache is None else cache.length
+        total = start + ids_BT.shape[1]
+        if total > self.config.max_seq_len:
+            raise ValueError(f"{total} positions exceed max_seq_len = {self.config.max_seq_len}")
+        x_BTD = self.embed(ids_BT, start, document_BT)
+        view = self.view(x_BTD, document_BT, cache)
+        routing = []
+        for block in self.layers:
+            x_BTD, went = block(x_BTD, self.rotary, view)
+            if went is not None:
+                routing.append(went)
+        return self.normalised(x_BTD), tuple(routing)
+
+    def normalised(self, x_BTD: Tensor) -> Tensor:
+        """The stream after the last layer, ready for the output layer."""
+        if self.norm is None:
+            return x_BTD
+        if isinstance(self.norm, nn.RMSNorm) and fused_applies(x_BTD):
+            return fused.norm(x_BTD, self.norm.weight, self.norm.eps or 0.0)
+        out: Tensor = self.norm(x_BTD)
+        return out
 
     def hidden(
         self, ids_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | None = None
@@ -177,20 +290,7 @@ class Decoder(nn.Module):
         Raises:
             ValueError: More positions than `max_seq_len`.
         """
-        start = 0 if cache is None else cache.length
-        if start + ids_BT.shape[1] > self.config.max_seq_len:
-            raise ValueError(
-                f"{start + ids_BT.shape[1]} positions exceed max_seq_len = "
-                f"{self.config.max_seq_len}"
-            )
-        x_BTD = self.embed_tokens(ids_BT)
-        documents = None if document_BT is None else DocumentMask(document_BT, x_BTD.dtype)
-        for block in self.layers:
-            x_BTD = block(x_BTD, self.rotary, documents, cache, start)
-        if fused_applies(x_BTD):
-            return fused.norm(x_BTD, self.norm.weight, self.norm.eps or 0.0)
-        out: Tensor = self.norm(x_BTD)
-        return out
+        return self.routed(ids_BT, document_BT, cache)[0]
 
     def forward(
         self, ids_BT: Tensor, document_BT: Tensor | None = None, cache: KVCache | None = None

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from isoflop.core.errors import RecipeError
-from isoflop.models.decoder import Decoder, KVCache
+from isoflop.models.decoder import Decoder
+from isoflop.models.layers import KVCache
 
 
 def generate(

@@ -16,10 +16,11 @@ from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import RecipeError
 from isoflop.core.hardware import usable_cores
 from isoflop.models.accounting import count_parameters, flops_per_token
+from isoflop.models.recipe import ModelConfig
 from isoflop.planning.ladder import jobs_of, lanes_of
 from isoflop.planning.recipe import LadderRecipe, RungConfig
 from isoflop.planning.workers import probe_in_worker, workers
-from isoflop.training.recipe import ModelConfig, TrainConfig, TrainRecipe
+from isoflop.training.recipe import TrainConfig, TrainRecipe
 
 if TYPE_CHECKING:
     from isoflop.training.probe import Probe

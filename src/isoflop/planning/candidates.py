@@ -11,9 +11,9 @@ from typing import Any
 
 from isoflop.core.errors import RecipeError
 from isoflop.core.hardware import usable_cores
-from isoflop.models import accounting
 from isoflop.models.accounting import count_parameters
 from isoflop.models.config import DecoderConfig
+from isoflop.models.memory import memory_bytes as training_bytes
 from isoflop.planning.gpus import GIB, Gpu
 from isoflop.planning.layout import RECOMPUTE, Layout, layouts
 from isoflop.planning.memory import USABLE, DeviceMemory, device_memory
@@ -111,7 +111,7 @@ def this_machine_choice(
     """
     most = max(1, LOCAL_MICRO_TOKENS // seq_len)
     micro = max(n for n in range(1, most + 1) if batch_sequences % n == 0)
-    counted = accounting.memory_bytes(config, micro_batch_tokens=micro * seq_len, seq_len=seq_len)
+    counted = training_bytes(config, micro_batch_tokens=micro * seq_len, seq_len=seq_len)
     memory = DeviceMemory(
         counted.parameters, counted.gradients, counted.optimizer, counted.activations, counted.loss
     )

@@ -9,20 +9,26 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isoflop.core.errors import RecipeError
 from isoflop.planning.shape import Count
 
 if TYPE_CHECKING:
-    from isoflop.laws.predict import Law, Prediction
-    from isoflop.laws.published import PublishedLaw
+    from isoflop.laws.predict import Prediction
 
 DEFAULT = "besiroglu"
+DIVIDING = ("frontier", "isoflop")
+"""Forms that divide a budget, beside the loss surfaces."""
 FLOPS_PER_PARAMETER_TOKEN = 6.0
 TRANSFER = 0.05
 """Standard deviation of ln loss, at least, when another's law foretells one's own run: additive
 fits miss by 4.2 % in the median at ten times their runs' compute, on public tables."""
+
+
+OFF_OPTIMUM = 1.5
+"""Times the best size, either way, within which a frontier's loss is taken for a run's: by the
+published surfaces such a run ends within about 0.2 % of it."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,37 @@ class LossLaw:
     """A law over size and tokens, and what its N counts."""
 
     name: str
-    law: Law | PublishedLaw
+    law: Any
+    """A loss surface, a frontier, an IsoFLOP law or a published one."""
     count: Count
     source: str
     own: bool
     """Fitted by the user, on their data and tokenizer."""
+    losses: LossLaw | None = None
+    """The law that foretells the loss, where this one only divides budgets."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What to know before using it."""
-        return self.law.warnings
+        warnings: tuple[str, ...] = self.law.warnings
+        if self.losses is None:
+            return warnings
+        return (
+            *warnings,
+            f"{self.name} divides budgets and has no formula for the loss: the loss is that of "
+            f"{self.losses.name} ({self.losses.source})",
+        )
+
+    @property
+    def loss_count(self) -> Count:
+        """What N counts in `loss`."""
+        return self.count if self.losses is None else self.losses.count
 
     @property
     def verdict(self) -> str:
         """`supported`, or `unsupported: ` and why."""
-        return self.law.verdict
+        verdict: str = self.law.verdict
+        return verdict
 
     def optimal(self, flops: float) -> tuple[float, float]:
         """Parameters (as `count` says) and tokens for 6·params·tokens = `flops`.
@@ -56,13 +78,25 @@ class LossLaw:
         return best.params, best.tokens
 
     def loss(self, params: float, tokens: float, level: float) -> Prediction | None:
-        """The loss promised for a run, or None where the law has no formula for it.
+        """The loss promised for a run, or None where the law says nothing of such a run.
 
-        The interval of another's law is at least `TRANSFER` wide.
+        The interval of another's law is at least `TRANSFER` wide. A frontier knows runs of about
+        the best size only.
+
+        Args:
+            params: As `loss_count` says.
         """
-        if getattr(self.law, "kind", "surface") == "allocation":
-            return None
-        promise = self.law.predict(params, tokens, level)
+        if self.losses is not None:
+            return self.losses.loss(params, tokens, level)
+        promise: Prediction
+        if self.law.form == "frontier":
+            flops = FLOPS_PER_PARAMETER_TOKEN * params * tokens
+            off = abs(math.log(params / self.law.optimal(flops).params))
+            if off > math.log(OFF_OPTIMUM):
+                return None
+            promise = self.law.predict(flops, level)
+        else:
+            promise = self.law.predict(params, tokens, level)
         if self.own:
             return promise
         reach = math.exp(NormalDist().inv_cdf(0.5 + level / 2) * TRANSFER)
@@ -90,25 +124,28 @@ def resolve_law(given: str | Path | None) -> LossLaw:
 
 def _from_file(path: Path) -> LossLaw:
     from isoflop.core.artifact import read_json
-    from isoflop.laws.load import SURFACES
-    from isoflop.laws.predict import load_law
+    from isoflop.laws.load import SURFACES, load_law
 
     document = read_json(path)
     form = document.get("form") if isinstance(document, dict) else None
-    if isinstance(form, str) and form not in SURFACES:
+    known = (*SURFACES, *DIVIDING)
+    if isinstance(form, str) and form not in known:
         raise RecipeError(
             f"a law of the form {form!r} does not divide a budget between size and data",
             where=str(path),
-            fix=f"Give one of the forms {', '.join(SURFACES)}, or a published name",
+            fix=f"Give one of the forms {', '.join(known)}, or a published name",
         )
-    return LossLaw(str(path), load_law(path), "params", "fitted to your runs", own=True)
+    law = load_law(path)
+    losses = _published(DEFAULT) if form == "isoflop" else None
+    return LossLaw(str(path), law, "params", "fitted to your runs", own=True, losses=losses)
 
 
 def _published(name: str) -> LossLaw:
     from isoflop.laws.published import published_law
 
     law = published_law(name)
-    return LossLaw(law.name, law, _count(law.counts), law.source, own=False)
+    losses = _published(DEFAULT) if law.kind == "allocation" else None
+    return LossLaw(law.name, law, _count(law.counts), law.source, own=False, losses=losses)
 
 
 def _count(said: str) -> Count:

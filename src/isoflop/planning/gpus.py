@@ -34,8 +34,8 @@ class Gpu:
     matmul_source: str
     step_share: float
     """Share of that best product's speed that the matrix products of a training step reach: less
-    fortunate shapes, clocks throttled by power. Fitted to published runs (`timing`) for A100 and
-    Hopper, assumed for the rest."""
+    fortunate shapes, clocks throttled by power. Fitted for A100 and Hopper to the runs of the set
+    `speed` in `benchmarks/published_runs.json`, assumed for the rest."""
     memory_bytes: int
     """What the driver reports."""
     bandwidth: float
@@ -71,7 +71,7 @@ class Gpu:
 
 _MEASURED = "measured: Bekman, ML Engineering, maximum achievable matmul FLOPS, 2025"
 _ASSUMED = "assumed 75 %: nothing published was found for this chip"
-_STEP_SHARE = {"a100": 0.84, "h100": 0.80, "h200": 0.80}
+_STEP_SHARE = {"a100": 0.81, "h100": 0.82, "h200": 0.82}
 _OTHER_STEP_SHARE = 0.80
 CPU_STEP_SHARE = 0.55
 """So that a step of about a million parameters reaches the 40 to 45 % of the measured peak that

@@ -113,7 +113,7 @@ def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> 
                 kind="ladder",
                 config=to_dict(recipe),
                 machine=machine(),
-                inputs=[recipe.data.shards],
+                inputs=recipe.data.directories,
                 seed=recipe.train.seed,
                 files=[out / RUNS, out / CONFIG, *sorted((out / "runs").glob(f"*/{MANIFEST}"))],
             )

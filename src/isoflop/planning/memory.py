@@ -1,6 +1,6 @@
 """Bytes that each device holds while it trains, by part, under a layout; formulas, not measurement.
 
-Not for one process in float32, which `models.accounting.memory_bytes` counts to the percent.
+Not for one process in float32, which `models.memory.memory_bytes` counts to the percent.
 Mixed precision: master weights, gradients and both moments in float32, work in bfloat16. Shape
 legend of the comments: w width, q and k summed widths of query and of key heads, f feed-forward
 width.

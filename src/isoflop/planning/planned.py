@@ -65,7 +65,7 @@ class Plan:
     learning_rate: float
     schedule: Schedule
     loss: Range | None
-    """None where the law only divides budgets."""
+    """None where the law says nothing of such a run."""
     level: float
     tasks: dict[str, Range]
     """Scores by the name of each loss-to-task law that was given."""

@@ -21,6 +21,7 @@ from isoflop.planning.memory import USABLE
 from isoflop.planning.planned import Checkpoints, Plan, Range
 from isoflop.planning.rates import DECAY_SHARE, schedule
 from isoflop.planning.rungs import FirstLadder, first_ladder
+from isoflop.planning.shape import counted
 from isoflop.planning.site import (
     DEFAULT_GPU,
     Design,
@@ -259,11 +260,17 @@ def _plan(
     level: float,
     notes: list[str],
 ) -> Plan:
-    best, site = chosen.choice.best, chosen.site
+    taken, site = chosen.choice.best, chosen.site
     steps = tokens // chosen.batch_tokens
     value = chosen.seconds(tokens)
-    factor = spread(site.devices, site.gpu)
-    promise = law.loss(chosen.law_params, tokens, level)
+    faster, slower = spread(site.devices, site.gpu)
+    promise = law.loss(counted(chosen.config, law.loss_count), tokens, level)
+    if promise is None:
+        best, _ = law.optimal(FLOPS_PER_PARAMETER_TOKEN * chosen.law_params * tokens)
+        notes.append(
+            f"no loss is promised: {law.name} knows runs of about the best size only, and this one "
+            f"has {chosen.law_params / best:.2g} times it"
+        )
     flops = FLOPS_PER_PARAMETER_TOKEN * chosen.law_params * tokens
     ladder = None
     if not law.own:
@@ -283,11 +290,11 @@ def _plan(
         level=level,
         tasks=_scores(tasks, promise, notes),
         devices=site,
-        layout=best.layout,
-        memory_bytes=best.memory,
-        seconds=Range(value, value / factor, value * factor),
-        tokens_per_second=best.tokens_per_second,
-        mfu=best.mfu,
+        layout=taken.layout,
+        memory_bytes=taken.memory,
+        seconds=Range(value, value / faster, value * slower),
+        tokens_per_second=taken.tokens_per_second,
+        mfu=taken.mfu,
         cost=run_cost(site.gpu, site.devices * value / 3600, price),
         ladder=ladder,
         checkpoints=_checkpoints(chosen, tokens),
@@ -306,13 +313,19 @@ def _scores(
     scores: dict[str, Range] = {}
     if promise is None or not paths:
         return scores
-    from isoflop.core.artifact import read_json
-    from isoflop.laws.tasks import from_document
+    from isoflop.laws.load import load_law
+    from isoflop.laws.tasks import TaskLaw
 
     reach = NormalDist().inv_cdf(0.5 + promise.level / 2)
     stderr = (promise.high - promise.low) / (2 * reach)
     for path in paths:
-        law = from_document(read_json(path))
+        law = load_law(path)
+        if not isinstance(law, TaskLaw):
+            raise RecipeError(
+                f"a law of the form {law.form} foretells no task score",
+                where=str(path),
+                fix="Give laws of the form loss-to-task: isoflop laws fit --form loss-to-task",
+            )
         if not law.supported:
             notes.append(f"no score for {path.stem}: {law.verdict}")
             continue

@@ -56,8 +56,8 @@ def rates(params: float, tokens: float, law: Path | None = None) -> Rates:
         law: A `law.json` of the form `hyperparameters`, to take instead.
 
     Raises:
-        ArtifactError: `law` is not such a law.
-        RecipeError: `law` says nothing of the batch.
+        ArtifactError: `law` is no law.
+        RecipeError: `law` says nothing of learning rate or batch.
     """
     from isoflop.laws.hyperparameters import published_law
 
@@ -81,10 +81,17 @@ def rates(params: float, tokens: float, law: Path | None = None) -> Rates:
 
 
 def _of_file(params: float, tokens: float, path: Path) -> Rates:
-    from isoflop.core.artifact import read_json
-    from isoflop.laws.hyperparameters import from_document
+    from isoflop.laws.hyperparameters import HyperparameterLaw
+    from isoflop.laws.load import load_law
 
-    found = from_document(read_json(path)).predict(params, tokens)
+    law = load_law(path)
+    if not isinstance(law, HyperparameterLaw):
+        raise RecipeError(
+            f"a law of the form {law.form} says nothing of learning rate and batch",
+            where=str(path),
+            fix="Give one of the form hyperparameters: isoflop laws fit --form hyperparameters",
+        )
+    found = law.predict(params, tokens)
     if found.batch_tokens is None:
         raise RecipeError("this law says nothing of the batch", where=str(path))
     return Rates(

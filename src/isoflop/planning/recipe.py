@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from isoflop.core.errors import RecipeError
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.optimizer_recipe import OptimizerConfig
-from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig, TrainRecipe
+from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 
 SEED_STEP = 1000
 """Between the seeds of two trunks of a size, so that neighbouring ladders share none."""
@@ -77,6 +78,8 @@ class LadderRecipe:
             problems.append("optimizer.decay_fraction = 0: losses of undecayed runs bias a law")
         if self.train.initial_batch_tokens is not None:
             problems.append("train.initial_batch_tokens: the runs of a ladder share one batch size")
+        if any(source.curriculum for source in self.data.mixture):
+            problems.append("data.mixture has a curriculum: runs of several horizons share a trunk")
         if not self.rungs:
             problems.append("rungs is empty")
         sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]

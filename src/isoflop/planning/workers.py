@@ -5,7 +5,6 @@ Not for which work there is (`ladder.py`, `demo.py`).
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from isoflop.core.errors import RunError
-from isoflop.core.process import die_with_parent
+from isoflop.core.process import begin_worker, sigterm_as_interrupt
 from isoflop.training.recipe import TrainRecipe
 
 if TYPE_CHECKING:
@@ -36,9 +34,9 @@ def workers(count: int, where: Path) -> Iterator[ProcessPoolExecutor]:
     Raises:
         RunError: A worker was killed.
     """
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=begin_worker)
     try:
-        with _sigterm_as_interrupt():
+        with sigterm_as_interrupt():
             yield pool
     except BrokenProcessPool:
         raise RunError(
@@ -58,30 +56,6 @@ def workers(count: int, where: Path) -> Iterator[ProcessPoolExecutor]:
             process.join(CHECKPOINT_SECONDS)
             process.kill()
             process.join()
-
-
-def _begin() -> None:
-    # Ctrl-C reaches the whole process group: the parent decides, and ends idle workers quietly.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, so that it passes the word to its workers."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def train_in_worker(

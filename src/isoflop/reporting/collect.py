@@ -14,6 +14,7 @@ from isoflop.core.artifact import MANIFEST, read_json, read_manifest, sha256_fil
 from isoflop.core.errors import ArtifactError
 from isoflop.core.ledger import Ledger, Promise, Tally
 from isoflop.reporting import lines
+from isoflop.reporting.flight import flights
 from isoflop.reporting.foretell import foretell
 from isoflop.reporting.locate import Found, locate
 from isoflop.reporting.records import (
@@ -54,9 +55,9 @@ def collect(paths: Sequence[Path]) -> Report:
     verdict, target = _verdict(summary, found.summary, promises)
     rungs = tuple(r for table in found.tables for r in _rungs(table, notes.append))
     curves, target_cost = _curves(found, rungs, target, notes.append)
+    level = verdict.level if verdict else 0.9
     law = None
     if found.law is not None:
-        level = verdict.level if verdict else 0.9
         told = foretell(found.law, rungs, curves, target, level)
         law, rungs, curves = told.law, told.rungs, told.curves
     lineage, created = _lineage(found, summary)
@@ -67,6 +68,7 @@ def collect(paths: Sequence[Path]) -> Report:
         target=target,
         rungs=rungs,
         curves=curves,
+        fans=flights(found.runs, verdict, level, notes.append),
         law=law,
         promises=promises,
         tallies=tallies,

@@ -266,6 +266,14 @@ def _fan_ends(fan: Fan, frame: Frame) -> str:
             svg.line(x + 10, frame.y(low), x + 10, frame.y(high), "bar c3"),
             svg.circle(x + 10, frame.y(value), 5, "hollow c3", f"promised {value:.4f}"),
         ]
+    if fan.outcome is None and fan.forecasts:
+        step, value, low, high = fan.forecasts[-1]
+        said = f"foretold at {step / fan.end:.0%}: {numbers.with_interval(value, low, high)}"
+        parts += [
+            svg.line(x, frame.y(low), x, frame.y(high), "bar ct"),
+            svg.circle(x, frame.y(value), 5, "hollow ct", said),
+            svg.words(x - 12, frame.y(high) - 10, said, "note", text_anchor="end"),
+        ]
     if fan.outcome is not None:
         tip = f"ended at {fan.outcome:.4f}"
         parts.append(svg.circle(x, frame.y(fan.outcome), 5, "filled ct", tip))

@@ -18,6 +18,7 @@ from isoflop.laws.load import load_law
 from isoflop.reporting import law_data
 from isoflop.reporting.charts import MOST_SIZES, few_of
 from isoflop.reporting.law_records import LawFigures
+from isoflop.reporting.law_trends import figures_of
 from isoflop.reporting.records import Curve, Law, Parameter, Rung, SizeFit, Target
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def foretell(
     """
     law = load_law(path)
     if not isinstance(law, predict.Law):
-        return Foretold(
-            _described(law, law_data.figures_of(law, rungs, level=level)), rungs, curves
-        )
+        return Foretold(_described(law, figures_of(law, rungs, level=level)), rungs, curves)
     return Foretold(
         _drawn(law, rungs, target, level),
         tuple(replace(r, predicted=law.predict(r.params, r.tokens).loss) for r in rungs),

@@ -9,14 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from isoflop.core.errors import TableError
-from isoflop.laws import isoflop, published
+from isoflop.laws import design, isoflop, published
 from isoflop.laws.curve_fit import Belief, Curve
-from isoflop.laws.design import profile
+from isoflop.laws.design import profile, profiled
 from isoflop.laws.family import Estimate
 from isoflop.laws.hyperparameters import HyperparameterLaw
 from isoflop.laws.in_flight import watch
-from isoflop.laws.isoflop_law import IsoflopLaw
-from isoflop.laws.power import PowerLaw
 from isoflop.laws.predict import AUTO, FLOPS_PER_PARAMETER_TOKEN, Law, Optimal
 from isoflop.laws.records import RunTable
 from isoflop.laws.valley import GOOD
@@ -35,9 +33,10 @@ from isoflop.reporting.records import Rung
 
 _POINTS = 41
 _BUDGETS = 5
-ROOT_LIMIT = 1.96
-"""Root of the drop that bounds 95 % (chi-square with one degree of freedom)."""
 _HIGHEST_ROOT = 2.8
+_MOST_SEEN = 100
+_ENDED = 0.99
+"""Share of a run from which its logged losses are averaged: one alone is noisy."""
 _MOST_BASINS = 6
 BEYOND = 30.0
 """How many times the largest run's compute a frontier is drawn."""
@@ -51,7 +50,7 @@ COMPARED = {
     "porian": "Porian",
 }
 """Published laws beside one's own, and how a figure calls them."""
-_DIVIDING = ("surface", "data-constrained", "allocation")
+DIVIDING = ("surface", "data-constrained", "allocation")
 """Kinds of published laws that divide compute."""
 LITERATURE: Span = (1e18, 1e26)
 """Compute over which published divisions are drawn: that of the models they are compared with."""
@@ -84,34 +83,6 @@ def rungs_of(table: RunTable, law: Law | None) -> tuple[Rung, ...]:
     )
 
 
-def figures_of(
-    law: Any, rungs: Sequence[Rung] = (), table: RunTable | None = None, level: float = 0.9
-) -> LawFigures:
-    """The figures that a law of any form and its runs allow; none is an empty `LawFigures`.
-
-    Args:
-        law: Any law that `load.find_law` opens.
-        rungs: The runs behind a surface.
-        table: The sweep behind a law of learning rates.
-    """
-    if isinstance(law, Law):
-        return surface_figures(law, rungs, level)
-    if isinstance(law, HyperparameterLaw):
-        return LawFigures(basins=() if table is None else basins_of(law, table))
-    if isinstance(law, IsoflopLaw):
-        return LawFigures(
-            budgets=_parabolas(_table(rungs)) if rungs else (),
-            budgets_measured=True,
-            divisions=divisions_of(law, law.domain["flops"]),
-            models=known_runs(),
-        )
-    if isinstance(law, PowerLaw) and law.form == "kaplan-c":
-        return LawFigures(frontier=_power_frontier(law, level))
-    if isinstance(law, published.PublishedLaw) and law.kind in _DIVIDING:
-        return LawFigures(divisions=divisions_of(law, None), models=known_runs())
-    return LawFigures()
-
-
 def surface_figures(law: Law, rungs: Sequence[Rung], level: float = 0.9) -> LawFigures:
     """All that a loss surface and its runs (none, if only the law is at hand) allow."""
     budgets, measured = budgets_of(law, rungs)
@@ -132,52 +103,38 @@ def profiles_of(form: str, rungs: Sequence[Rung]) -> tuple[Profile, ...]:
     """How well the runs determine a form's floor and exponents; empty without runs to fit."""
     if not rungs:
         return ()
-    wanted = [n for n in ("E", "p", "q", "g") if (n != "E" or form != "kaplan-nd")]
-    found = []
-    for name in wanted[:-1] if form == "chinchilla" else wanted:
-        said = profile(_table(rungs), form, name)
-        found.append(_smooth(name, np.array(said.values), np.array(said.drop), said.best))
-    return tuple(found)
+    table = table_of(rungs)
+    return tuple(drawn_profile(profile(table, form, name)) for name in profiled(form))
 
 
-def _smooth(name: str, values: Any, drop: Any, best: float) -> Profile:
-    """A profile between its points: the root of the drop is nearly straight in ln of the value."""
-    x = np.log(values / best)
-    root = np.sign(x) * np.sqrt(drop)
-    edges = np.interp([-ROOT_LIMIT, ROOT_LIMIT], root, x)
-    low = float(best * np.exp(edges[0])) if root[0] < -ROOT_LIMIT else None
-    high = float(best * np.exp(edges[1])) if root[-1] > ROOT_LIMIT else None
+def drawn_profile(found: design.Profile) -> Profile:
+    """A profile with points between those tried: the root of its drop is nearly straight."""
+    x = np.log(np.array(found.values) / found.best)
+    root = np.sign(x) * np.sqrt(found.drop)
     shown = np.clip([root[0], root[-1]], -_HIGHEST_ROOT, _HIGHEST_ROOT)
     ends = np.interp(shown, root, x)
     grid = np.linspace(ends[0], ends[1], _POINTS)
     line = np.interp(grid, x, root) ** 2
-    points = zip((best * np.exp(grid)).tolist(), line.tolist(), strict=True)
-    return Profile(name, best, tuple(points), low, high)
+    points = tuple(zip((found.best * np.exp(grid)).tolist(), line.tolist(), strict=True))
+    low = found.low if found.low > 0.0 else None
+    high = found.high if np.isfinite(found.high) else None
+    return Profile(found.parameter, found.best, points, low, high)
 
 
-def _table(rungs: Sequence[Rung]) -> RunTable:
+def table_of(rungs: Sequence[Rung]) -> RunTable:
     params, tokens, loss = np.array([(r.params, r.tokens, r.loss) for r in rungs]).T
     return RunTable.from_arrays(params, tokens, loss)
 
 
-def frontier_of(law: DividingLaw, fitted: Span, level: float = 0.9) -> Frontier:
-    """The law's lowest loss from the cheapest run to BEYOND times the largest."""
+def frontier_of(law: DividingLaw, fitted: Span, level: float = 0.9, reach: float = 0.0) -> Frontier:
+    """The law's lowest loss from the cheapest run to BEYOND times the largest, or to `reach`."""
     points = []
     inside = np.geomspace(*fitted, _POINTS // 2 + 1)
-    beyond = np.geomspace(fitted[1], BEYOND * fitted[1], _POINTS // 2 + 1)
+    beyond = np.geomspace(fitted[1], max(reach, BEYOND * fitted[1]), _POINTS // 2 + 1)
     for flops in np.concatenate([inside, beyond[1:]]).tolist():
         best = law.optimal(flops, level).loss
         points.append((flops, best.loss, best.low, best.high))
     return Frontier(tuple(points), level, fitted[1])
-
-
-def _power_frontier(law: PowerLaw, level: float) -> Frontier:
-    points = []
-    low, high = law.domain["flops"]
-    for flops in sorted({*np.geomspace(low, BEYOND * high, _POINTS).tolist(), high}):
-        said = law.predict(flops=flops, level=level)
-        points.append((flops, said.loss, said.low, said.high))
-    return Frontier(tuple(points), level, high)
 
 
 def budgets_of(law: Law, rungs: Sequence[Rung]) -> tuple[tuple[Budget, ...], bool]:
@@ -187,13 +144,13 @@ def budgets_of(law: Law, rungs: Sequence[Rung]) -> tuple[tuple[Budget, ...], boo
     """
     if rungs:
         try:
-            return _parabolas(_table(rungs)), True
+            return parabolas_of(table_of(rungs)), True
         except TableError:  # not made at fixed budgets
             pass
     return _law_valleys(law), False
 
 
-def _parabolas(table: RunTable) -> tuple[Budget, ...]:
+def parabolas_of(table: RunTable) -> tuple[Budget, ...]:
     budgets = []
     for rows in isoflop.slices(table):
         params, loss = table.params[rows], table.loss[rows]
@@ -356,10 +313,18 @@ def fan_of(
     return Fan(
         run_id=curve.run_id,
         end=curve.schedule.end,
-        seen=tuple(zip(curve.step.tolist(), curve.loss.tolist(), strict=True)),
+        seen=_thinned(curve),
         forecasts=tuple(forecasts),
         level=level,
-        outcome=float(curve.loss[-1]) if ended else None,
+        outcome=float(np.mean(curve.loss[curve.step >= _ENDED * curve.schedule.end]))
+        if ended
+        else None,
         promise=None if promise is None else (promise.value, promise.low, promise.high),
         target=target,
     )
+
+
+def _thinned(curve: Curve) -> tuple[tuple[float, float], ...]:
+    """(step, loss) of the curve, neighbours averaged where there are very many."""
+    parts = np.array_split(np.arange(len(curve.step)), min(len(curve.step), _MOST_SEEN))
+    return tuple((float(curve.step[p].mean()), float(curve.loss[p].mean())) for p in parts)

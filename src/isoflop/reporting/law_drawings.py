@@ -6,13 +6,14 @@ Shared by the report (law_section) and by pictures that stand alone (law_plot).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from isoflop.laws.backtest import Backtest
-from isoflop.reporting import fit_figures, law_figures
+from isoflop.reporting import fit_figures, law_figures, trend_figures
 from isoflop.reporting.charts import Canvas
-from isoflop.reporting.law_records import Coverage, Fan, LawFigures
+from isoflop.reporting.law_records import Coverage, Fan, LawFigures, Trend
 from isoflop.reporting.records import Rung
 
 
@@ -33,13 +34,15 @@ def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawi
     Args:
         rungs: The runs behind the law, with what it says of each; residuals need them.
     """
-    drawn = []
+    drawn = [*_others(figures)]
     if figures.frontier is not None:
+        dots = "Dots: runs. " if rungs else ""
+        ring = " Ring and bar: what was asked for." if figures.frontier.asked else ""
         drawn.append(
             Drawing(
                 "Loss against compute",
-                "Dots: runs. Line: the lowest loss the law gives each budget, with its "
-                f"{figures.frontier.level:.0%} band; dashed where no run is as large.",
+                f"{dots}Line: the lowest loss the law gives each budget, with its "
+                f"{figures.frontier.level:.0%} band; dashed where no run is as large.{ring}",
                 partial(law_figures.frontier_chart, figures.frontier, rungs),
                 420,
             )
@@ -93,6 +96,53 @@ def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawi
     return tuple(drawn)
 
 
+def _others(figures: LawFigures) -> tuple[Drawing, ...]:
+    """Trends, distances, loss curves and runs in flight."""
+    drawn = [trend_drawing(trend, i) for i, trend in enumerate(figures.trends)]
+    if figures.misfit is not None:
+        drawn.append(
+            Drawing(
+                "Measured against the law",
+                "Each value that was fitted, and how far it lies from the law. A trend along the "
+                "axis is a form that does not fit.",
+                partial(trend_figures.misfit_by_value_chart, figures.misfit),
+                360,
+            )
+        )
+    if figures.curves:
+        drawn.append(
+            Drawing(
+                "Loss curves",
+                "Lines: measured. Dashed: the law under the same schedules.",
+                partial(trend_figures.curves_chart, figures.curves),
+                420,
+            )
+        )
+    return (*drawn, *(fan_drawing(fan, i) for i, fan in enumerate(figures.fans)))
+
+
+def trend_drawing(trend: Trend, place: int = 0) -> Drawing:
+    """One quantity against another.
+
+    Args:
+        place: Which of several on a page.
+    """
+    says = ["Dots: runs." if trend.runs else "", f"Line: the law, with its {trend.level:.0%} band"]
+    says[1] += "; dashed beyond its runs." if trend.fitted else "."
+    says.append("Ring and bar: what was asked for." if trend.asked else "")
+    said = " ".join(filter(None, says))
+    return Drawing(trend.title, said, _apart(trend_figures.trend_chart, trend, place), 420)
+
+
+def _apart(chart: Callable[[Any, Canvas], str], data: Any, place: int) -> Callable[[Canvas], str]:
+    """The chart under a name of its own, where a page has several of the kind."""
+
+    def draw(canvas: Canvas) -> str:
+        return chart(data, replace(canvas, name=f"{place}-{canvas.name}" if place else canvas.name))
+
+    return draw
+
+
 def _allocation(figures: LawFigures) -> tuple[Drawing, ...]:
     return (
         Drawing(
@@ -137,12 +187,16 @@ def calibration_drawing(coverages: Sequence[Coverage]) -> Drawing:
     )
 
 
-def fan_drawing(fan: Fan) -> Drawing:
-    """A run in flight."""
+def fan_drawing(fan: Fan, place: int = 0) -> Drawing:
+    """A run in flight.
+
+    Args:
+        place: Which of several on a page.
+    """
     return Drawing(
-        "What the run foretold of its own end",
+        f"What {fan.run_id} foretold of its own end",
         f"Line: the loss so far. Band: where the end was said to lie ({fan.level:.0%}), at each "
         "moment of the run.",
-        partial(fit_figures.fan_chart, fan),
+        _apart(fit_figures.fan_chart, fan, place),
         420,
     )

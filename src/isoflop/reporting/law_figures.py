@@ -30,13 +30,16 @@ _WELL_KNOWN = (
 def frontier_chart(frontier: Frontier, rungs: Sequence[Rung], canvas: Canvas) -> str:
     """Loss against compute: the runs, the lowest loss the law gives each budget, its band."""
     colours = size_classes(r.params for r in rungs)
-    ys = [v for _, _, low, high in frontier.points for v in (low, high)]
+    # Far below the runs an average knows little: its band there must not squeeze the rest.
+    upper = frontier.points[len(frontier.points) // 2 :]
+    ys = [loss for _, loss, _, _ in frontier.points]
+    ys += [v for _, _, low, high in upper for v in (low, high)]
     frame = frame_for(
         canvas,
         scales.extent(
             [c for c, *_ in frontier.points] + [r.flops for r in rungs], log=True, margin=0.02
         ),
-        scales.usual_extent([*ys, *(r.loss for r in rungs)]),
+        loss_extent([*ys, *(frontier.asked or ())[1:]], [r.loss for r in rungs]),
         right=26,
     )
     inside = [(c, loss) for c, loss, _, _ in frontier.points if c <= frontier.fitted_to * 1.0001]
@@ -51,8 +54,11 @@ def frontier_chart(frontier: Frontier, rungs: Sequence[Rung], canvas: Canvas) ->
     ]
     last = frontier.points[-1]
     said = numbers.with_interval(last[1], last[2], last[3])
-    x, y = frame.at((last[0], last[3]))
-    parts.append(svg.words(x + 14, y - 10, said, "note", text_anchor="end"))
+    if frontier.asked is None:
+        x, y = frame.at((last[0], last[3]))
+        parts.append(svg.words(x + 14, y - 10, said, "note", text_anchor="end"))
+    else:
+        parts.append(asked_mark(frontier.asked, frame))
     return svg.picture(
         canvas.width,
         canvas.height,
@@ -64,6 +70,33 @@ def frontier_chart(frontier: Frontier, rungs: Sequence[Rung], canvas: Canvas) ->
         f"{numbers.scientific(last[0])}, {frontier.level:.0%} band.",
         "".join(parts),
     )
+
+
+def asked_mark(asked: tuple[float, float, float, float], frame: Frame) -> str:
+    """The run asked about: its forecast as a ring, the interval as a bar, both in words."""
+    x, value, low, high = asked
+    said = numbers.with_interval(value, low, high) if low < high else numbers.significant(value)
+    at, y = frame.at((x, value))
+    top, bottom = (frame.y(min(max(v, frame.y.low), frame.y.high)) for v in (high, low))
+    right = at > 0.5 * (frame.x.start + frame.x.end)
+    anchor = {"text_anchor": "end"} if right else {}
+    # Losses fall to the right, so the room is above a place at the left and below one at the right.
+    above = max(top - 12, frame.y.end + 14)
+    base = bottom + 22 if right and bottom + 26 < frame.y.start else above
+    return "".join(
+        (
+            svg.line(at, bottom, at, top, "bar ct"),
+            *(svg.line(at - 5, end, at + 5, end, "bar ct") for end in (bottom, top)),
+            svg.circle(at, y, 6.5, "hollow ct", said),
+            svg.words(at + (14 if right else 10), base, said, "note strong", **anchor),
+        )
+    )
+
+
+def loss_extent(law: Sequence[float], measured: Sequence[float]) -> tuple[float, float]:
+    """The law's whole band, and of the measured losses all but a few far ones."""
+    usual = scales.usual_extent(measured, margin=0.0) if measured else (min(law), max(law))
+    return scales.extent([*law, *usual], margin=0.05)
 
 
 def _axes(frame: Frame, canvas: Canvas, x_name: str, y_name: str) -> str:
@@ -168,11 +201,13 @@ def _budget_labels(budgets: Sequence[Budget], frame: Frame) -> Iterable[str]:
     """The compute of each valley at its right end, where that touches no other."""
     placed: list[Point] = []
     for budget in reversed(budgets):
-        shown = in_span((*budget.valley, *budget.runs), frame)
+        shown = in_span(budget.valley or budget.runs, frame)
         if not shown:
             continue
         x, y = frame.at(max(shown))
-        if not any(abs(x - x2) < 52 and abs(y - y2) < 14 for x2, y2 in placed):
+        others = [frame.at(p) for b in budgets if b is not budget for p in in_span(b.runs, frame)]
+        covers = any(0 < x2 - x < 50 and abs(y - y2) < 9 for x2, y2 in others)
+        if not covers and not any(abs(x - x2) < 52 and abs(y - y2) < 14 for x2, y2 in placed):
             placed.append((x, y))
             yield svg.words(x + 7, y + 4, scales.compute_label(budget.flops), "label")
 

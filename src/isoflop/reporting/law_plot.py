@@ -6,34 +6,46 @@ Not for the report, which lays out the same figures itself (law_section).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from textwrap import wrap
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from isoflop.core.errors import TableError
+from isoflop.laws import design
 from isoflop.laws.backtest import Backtest
+from isoflop.laws.curve import CurveLaw
 from isoflop.laws.curve_fit import Belief, Curve
 from isoflop.laws.predict import Law
-from isoflop.laws.records import RunTable
-from isoflop.laws.tables import FigureTable
-from isoflop.reporting import law_data, svg
+from isoflop.laws.schedule_terms import Schedule
+from isoflop.reporting import law_data, law_trends, svg
 from isoflop.reporting.charts import Canvas
-from isoflop.reporting.law_drawings import Drawing, backtest_drawings, fan_drawing, law_drawings
-from isoflop.reporting.law_records import Coverage
+from isoflop.reporting.law_drawings import (
+    Drawing,
+    backtest_drawings,
+    fan_drawing,
+    law_drawings,
+    trend_drawing,
+)
+from isoflop.reporting.law_misfits import judged_rungs
+from isoflop.reporting.law_records import Coverage, LawFigures
 
 if TYPE_CHECKING:
+    from isoflop.laws.fitting import AnyTable
     from isoflop.laws.load import AnyLaw
     from isoflop.laws.published import PublishedLaw
-    from isoflop.laws.tables import CurveTable, MixtureTable
-
-    AnyTable: TypeAlias = RunTable | FigureTable | CurveTable | MixtureTable
 
 _WIDTH = 820.0
 _MARGIN = 28.0
 _GAP = 46.0
 _LINE = 112
 """Characters that fit into one line under a title."""
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PAGE_STYLE = (
+    "body { margin: 0; background: #fdfcfa; } "
+    "body > svg { display: block; margin: auto; max-width: 100%; height: auto; } "
+    "@media (prefers-color-scheme: dark) { body { background: #14161a; } }"
+)
 _VARIABLE = re.compile(r"var\(--([a-z0-9]+)\)")
 
 
@@ -41,35 +53,59 @@ def plot_law(law: AnyLaw | PublishedLaw, table: AnyTable | None = None) -> str:
     """The figures that a law allows, one below the other, as an SVG document.
 
     Args:
-        law: A loss surface, a law that divides compute (`isoflop`, published ones), `kaplan-c` or
-            `hyperparameters`.
+        law: Of any form, fitted or published.
         table: What it was fitted to; without its runs the law is drawn alone.
 
     Raises:
         TableError: There is no figure for this form, or it needs the runs.
     """
-    runs = _runs_of(table)
-    rungs = () if runs is None else law_data.rungs_of(runs, law if isinstance(law, Law) else None)
-    drawn = law_drawings(law_data.figures_of(law, rungs, runs), rungs)
+    runs = law_trends.runs_of(table)
+    surface = law if isinstance(law, Law) else None
+    rungs = () if runs is None else law_data.rungs_of(runs, surface)
+    figures = law_trends.figures_of(law, rungs, table)
+    judged = judged_rungs(law, table) or rungs
+    drawn = law_drawings(figures, judged)
     if not drawn:
-        fix = "Draw a surface (auto, gamma, chinchilla, kaplan-nd), isoflop or kaplan-c"
-        if law.form == "hyperparameters":
-            fix = "Give the sweep: a table with several values of learning_rate at each setting"
-        raise TableError(f"there is nothing to draw of a law of the form {law.form}", fix=fix)
+        raise TableError(
+            f"there is nothing to draw of a law of the form {law.form} alone",
+            fix="Give --plot to `isoflop laws fit`, which has the runs",
+        )
     count = getattr(law, "n_runs", 0)
     return sheet(f"{law.form}: {law.formula}" + (f", {count} runs" if count else ""), drawn)
 
 
-def _runs_of(table: AnyTable | None) -> RunTable | None:
-    """The table as runs, where its rows are such."""
-    if isinstance(table, FigureTable) and {"params", "tokens", "loss"} <= set(table.figures):
-        get = table.figures.get
-        return RunTable.from_arrays(
-            *(table.figures["params"], table.figures["tokens"], table.figures["loss"]),
-            learning_rate=get("learning_rate"),
-            batch_tokens=get("batch_tokens"),
+def plot_prediction(law: AnyLaw | PublishedLaw, asked: Mapping[str, Any], level: float) -> str:
+    """A forecast and its surroundings, as an SVG document.
+
+    Args:
+        asked: What `predict` was given, by name; of a curve law `schedule`.
+        level: Probability of the bands.
+
+    Raises:
+        TableError: There is no figure for this form, or the law refuses what was asked.
+    """
+    drawn: list[Drawing] = []
+    schedule = asked.get("schedule")
+    if isinstance(law, CurveLaw) and isinstance(schedule, Schedule):
+        drawn.append(trend_drawing(law_trends.forecast_curve(law, schedule, level)))
+    elif (trend := law_trends.forecast_trend(law, asked, level)) is not None:
+        drawn.append(trend_drawing(trend))
+    if isinstance(law, Law):
+        frontier = law_data.frontier_of(law, law.domain["flops"], level)
+        marked = law_trends.mark(frontier, law, asked["params"], asked["tokens"], level)
+        drawn += law_drawings(LawFigures(frontier=marked))
+    if not drawn:
+        raise TableError(
+            f"there is nothing to draw of a forecast by the form {law.form}",
+            fix="Leave --plot out; `isoflop laws fit --plot` draws the law itself",
         )
-    return table if isinstance(table, RunTable) else None
+    return sheet(f"{law.form}: {law.formula}", drawn)
+
+
+def plot_profiles(form: str, profiles: Sequence[design.Profile]) -> str:
+    """Profile likelihoods of a form's parameters, as an SVG document."""
+    drawn = tuple(map(law_data.drawn_profile, profiles))
+    return sheet(f"{form} form", law_drawings(LawFigures(profiles=drawn, profiled=form)))
 
 
 def plot_backtest(backtest: Backtest, *others: Backtest) -> str:
@@ -98,6 +134,17 @@ def plot_run(curve: Curve, belief: Belief | None = None, target: float | None = 
     """
     fan = law_data.fan_of(curve, belief=belief, target=target)
     return sheet(curve.run_id, [fan_drawing(fan)])
+
+
+def page(picture: str, title: str) -> str:
+    """A picture as an HTML page that needs no other file."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{svg.text(title)}</title>'
+        f"<style>{_PAGE_STYLE}</style></head>\n<body>{picture}</body></html>\n"
+    )
 
 
 # --- a picture of its own ------------------------------------------------------------------

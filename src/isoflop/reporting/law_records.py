@@ -17,6 +17,8 @@ class Frontier:
     """Probability of the band."""
     fitted_to: float
     """FLOPs of the largest run behind the law: beyond, the frontier is a forecast."""
+    asked: tuple[float, float, float, float] | None = None
+    """(flops, loss, low, high) of a run asked about."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,48 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class Trend:
+    """One quantity against another by a law, with its band and what was measured."""
+
+    title: str
+    x_name: str
+    y_name: str
+    points: tuple[tuple[float, float, float, float], ...]
+    """(x, value, low, high), x increasing."""
+    level: float
+    """Probability of the band."""
+    runs: tuple[tuple[float, float, str], ...] = ()
+    """(x, y, words) as measured."""
+    fitted: Span | None = None
+    """x of the first and the last run behind the law, where known: dashed beyond."""
+    asked: tuple[float, float, float, float] | None = None
+    """(x, value, low, high) that was asked for."""
+    log: bool = True
+    """Whether x is drawn logarithmically."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """How far measured values lie from the law, against the law's own value."""
+
+    x_name: str
+    y_name: str
+    groups: tuple[tuple[str, tuple[tuple[float, float, str], ...]], ...]
+    """(name, ((law's value, distance, words), ...))."""
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """A run's loss while it trained, and the law's."""
+
+    name: str
+    seen: tuple[tuple[float, float], ...]
+    """(step, loss), measured."""
+    law: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class LawFigures:
     """The figures that a law and its runs allow; an empty one is not drawn."""
 
@@ -128,3 +172,7 @@ class LawFigures:
     profiled: str = ""
     """The form they are of: an average has none of its own."""
     basins: tuple[Basin, ...] = ()
+    trends: tuple[Trend, ...] = ()
+    misfit: Misfit | None = None
+    curves: tuple[LossCurve, ...] = ()
+    fans: tuple[Fan, ...] = ()

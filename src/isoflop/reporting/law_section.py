@@ -60,7 +60,7 @@ def law(report: Report) -> Section | None:
     if found.verdict and found.verdict != "supported":
         parts.append(f'<p class="warning">{text(found.verdict)}</p>')
     parts += [f'<p class="warning">{text(w)}</p>' for w in found.warnings]
-    parts += [_figure(drawing) for drawing in law_drawings(found.figures, _residuals(report))]
+    parts += [drawn(drawing) for drawing in law_drawings(found.figures, _residuals(report))]
     return Section("law", "The law", "".join(parts))
 
 
@@ -71,7 +71,8 @@ def _residuals(report: Report) -> tuple[Rung, ...]:
     return tuple(replace(r, predicted=None) for r in report.rungs)
 
 
-def _figure(drawing: Drawing) -> str:
+def drawn(drawing: Drawing) -> str:
+    """A drawing with what it says under it."""
     caption = f"<b>{text(drawing.title)}.</b> {text(drawing.says)}"
     return figure(drawing.draw, caption, height=drawing.height)
 

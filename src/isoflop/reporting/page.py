@@ -17,9 +17,10 @@ from isoflop.reporting.markup import Section, text
 from isoflop.reporting.records import Report
 from isoflop.version import __version__
 
-# Nothing may be fetched or run, whatever text ends up in the page.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Nothing may be fetched or run, whatever text ends up in a page."""
 _DATA_FORMAT = "isoflop-report/1"
+_SHEETS = ("chart.css", "style.css")
 
 
 def build(report: Report) -> str:
@@ -47,13 +48,13 @@ def build(report: Report) -> str:
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<meta name="description" content="{text(description)}">'
         f'<meta name="generator" content="Isoflop {text(__version__)}">'
         f"<title>{text(report.title)}</title>"
-        f"<style>{_style()}</style></head>\n<body>"
+        f"<style>{style(*_SHEETS)}</style></head>\n<body>"
         '<a class="skip" href="#content">Skip to the content</a>'
         f"{_header(report)}"
         f'<div class="columns">{_contents(sections)}<main id="content">'
@@ -96,9 +97,9 @@ def _finite(value: object) -> object:
             return value
 
 
-def _style() -> str:
+def style(*names: str) -> str:
+    """Style sheets of the package, one after the other."""
     assets = resources.files("isoflop.reporting").joinpath("assets")
-    names = ("chart.css", "style.css")
     return "\n".join(assets.joinpath(name).read_text(encoding="utf-8") for name in names)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from isoflop.core.ledger import Promise, Tally
-from isoflop.reporting.law_records import LawFigures
+from isoflop.reporting.law_records import Fan, LawFigures
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,8 @@ class Report:
     target: Target | None = None
     rungs: tuple[Rung, ...] = ()
     curves: tuple[Curve, ...] = ()
+    fans: tuple[Fan, ...] = ()
+    """What runs said of their own ends on the way."""
     law: Law | None = None
     promises: tuple[Promise, ...] = ()
     tallies: tuple[Tally, ...] = ()

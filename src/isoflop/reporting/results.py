@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting import charts, numbers, training_charts
-from isoflop.reporting.law_drawings import calibration_drawing
+from isoflop.reporting.law_drawings import calibration_drawing, fan_drawing
 from isoflop.reporting.law_records import Coverage
+from isoflop.reporting.law_section import drawn
 from isoflop.reporting.markup import (
     Column,
     Section,
@@ -184,6 +185,7 @@ def training(report: Report) -> Section | None:
             "fitted through it misleads.",
             height=320,
         )
+    body += "".join(drawn(fan_drawing(fan, i)) for i, fan in enumerate(report.fans))
     return Section("training", "Training", body)
 
 

@@ -42,8 +42,9 @@ class Scale:
 
     def holds(self, value: float) -> bool:
         """Whether the value is finite and inside the axis, its ends included."""
-        slack = 1e-9 * (self.high - self.low)
-        return math.isfinite(value) and self.low - slack <= value <= self.high + slack
+        if not math.isfinite(value) or (self.log and value <= 0):
+            return False
+        return -1e-9 <= self.fraction(value) <= 1 + 1e-9
 
 
 def extent(

@@ -289,7 +289,8 @@ class _Loop(Generic[ModelT, BatchT]):
         state, now = self.state, time.perf_counter()
         speed = (state.tokens - self._logged_tokens) / (now - self._logged_at)
         row = _metrics(state, lr, grad_norm, speed, self._config)
-        self.log.write("metrics.jsonl", {**row, **self._updates})
+        position = self._task.position(state.step + state.data_offset)
+        self.log.write("metrics.jsonl", {**row, **self._updates, **position})
         self._logged_at, self._logged_tokens = now, state.tokens
         self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
         self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())
@@ -358,7 +359,8 @@ def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: 
     position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
     model.eval()
     with torch.no_grad():
-        log.write("evals.jsonl", {**position, **task.evaluate(model), "seconds": state.seconds})
+        scores = {**task.evaluate(model), **task.position(state.step)}
+        log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
         for sample in task.samples(model):
             log.write("samples.jsonl", {**position, **sample})
     model.train()

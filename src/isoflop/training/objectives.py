@@ -12,6 +12,7 @@ from torch import Tensor
 from isoflop.data.loader import IGNORED
 from isoflop.models.decoder import Decoder
 from isoflop.models.fused import linear_cross_entropy
+from isoflop.models.moe import auxiliary_loss
 
 CHUNK_TOKENS = 512
 """Tokens whose logits are held at once: at vocabularies of thousands they stay in the cache."""
@@ -34,13 +35,18 @@ def next_token_loss(model: Decoder, batch: TokenBatch) -> Tensor:
     """Summed cross-entropy in nats over the batch's valid labels (a scalar).
 
     The logits are never kept whole: torch's `linear_cross_entropy` computes the output layer and
-    the loss chunk by chunk.
+    the loss chunk by chunk. A mixture of experts also gets the gradient of its auxiliary losses;
+    the value stays the cross-entropy, so that it compares with that of dense models.
     """
-    x_ND = model.hidden(batch.ids_BT, batch.document_BT).flatten(0, 1)
-    return linear_cross_entropy(
-        x_ND,
+    x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
+    loss = linear_cross_entropy(
+        x_BTD.flatten(0, 1),
         model.lm_head.weight,
         batch.labels_BT.flatten(),
         ignored=IGNORED,
         chunk_rows=CHUNK_TOKENS,
     )
+    if model.config.experts is None:
+        return loss
+    auxiliary = auxiliary_loss(routing, model.config.experts)
+    return loss + (auxiliary - auxiliary.detach())

@@ -16,12 +16,11 @@ import numpy.typing as npt
 import torch
 
 from isoflop.core.artifact import MANIFEST, read_json, write_json
-from isoflop.core.console import SILENT, Progress
+from isoflop.core.console import SILENT, Progress, warn
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
-from isoflop.data.loader import EvalWindows, Loader, Windows, eval_windows
-from isoflop.data.shards import Shards, open_shards
+from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
 from isoflop.models.config import DecoderConfig
@@ -29,6 +28,8 @@ from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
+from isoflop.models.moe import count_assigned, expert_use
+from isoflop.training.batches import HeldOut, TrainingData, open_data
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
@@ -102,8 +103,10 @@ def _train(
 ) -> TrainResult:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
-    shards = open_shards(recipe.data.shards)
-    config = recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len)
+    data = open_data(recipe)
+    for warning in data.warnings:
+        warn(warning)
+    config = recipe.model.decoder_config(data.vocab_size, recipe.train.seq_len)
     model = Decoder(config)
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
@@ -113,7 +116,7 @@ def _train(
         model,
         build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
-        next_token_task(recipe, shards),
+        next_token_task(recipe, data),
         _loop_config(recipe, config),
         out,
         progress,
@@ -121,7 +124,7 @@ def _train(
     )
     score = _last_row(out / "evals.jsonl")
     progress.finish(f"held-out loss {score['loss']:.4f}")
-    save_model(model, out / "model", shards.tokenizer_directory)
+    save_model(model, out / "model", data.tokenizer_directory)
     count = count_parameters(config)
     return TrainResult(
         run=out,
@@ -143,25 +146,23 @@ def scaling_of(recipe: TrainRecipe, config: DecoderConfig) -> Scaling:
     return Scaling.of(config.d_model, config.n_layers, optimizer.base_width, optimizer.base_depth)
 
 
-def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenBatch]:
-    """Next-token prediction on the training split, judged on the held-out one."""
+def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, TokenBatch]:
+    """Next-token prediction on the training splits, judged on the held-out ones."""
     train = recipe.train
-    loader = Loader(shards.train, train.seq_len, train.seed)
-    held_out = eval_windows(shards.held_out, train.seq_len, train.eval_tokens)
-    tokenizer = load_tokenizer(shards.tokenizer_directory)
+    tokenizer = load_tokenizer(data.tokenizer_directory)
     micro = train.micro_batch_tokens // train.seq_len
     ramp = recipe.batch_ramp
 
     def batches(step: int) -> list[TokenBatch]:
         rows = ramp.batch_tokens(step) // train.seq_len
-        windows = loader.batch(ramp.first_token(step) // train.seq_len, rows)
+        windows = data.order.batch(ramp.first_token(step) // train.seq_len, rows)
         return [_token_batch(windows, slice(i, i + micro)) for i in range(0, rows, micro)]
 
     def samples(model: Decoder) -> list[Mapping[str, str]]:
         written: list[Mapping[str, str]] = []
         for prompt in train.sample_prompts:
             new_ids = generate(
-                model, tokenizer.encode(prompt), SAMPLE_TOKENS, stop_ids=(shards.eos_id,)
+                model, tokenizer.encode(prompt), SAMPLE_TOKENS, stop_ids=(data.eos_id,)
             )
             written.append({"prompt": prompt, "text": tokenizer.decode(new_ids)})
         return written
@@ -169,21 +170,44 @@ def next_token_task(recipe: TrainRecipe, shards: Shards) -> Task[Decoder, TokenB
     return Task(
         batches=batches,
         loss=next_token_loss,
-        evaluate=lambda model: held_out_scores(model, held_out),
+        evaluate=lambda model: data_scores(model, data.held_out),
         samples=samples,
+        position=lambda steps: data.position(ramp.first_token(steps) // train.seq_len),
     )
 
 
+def data_scores(model: Decoder, held_out: Mapping[str, HeldOut]) -> dict[str, float]:
+    """`held_out_scores` of the data: of the only source, or of a mixture and of each source.
+
+    The loss of a mixture is that of a token drawn from the training as a whole: the losses of the
+    sources, weighted by their shares.
+    """
+    if "" in held_out:
+        return held_out_scores(model, held_out[""].windows)
+    scores: dict[str, float] = {}
+    loss, text_bytes = 0.0, 0.0
+    for name, part in held_out.items():
+        own = held_out_scores(model, part.windows)
+        scores |= {f"loss_{name}": own["loss"], f"bits_per_byte_{name}": own["bits_per_byte"]}
+        loss += part.share * own["loss"]
+        text_bytes += part.share * part.windows.text_bytes / part.windows.n_labels
+    return {"loss": loss, "bits_per_byte": loss / math.log(2) / text_bytes, **scores}
+
+
 def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
-    """Loss in nats per token and in bits per byte of text, whole and by kind of document."""
+    """Loss in nats per token and in bits per byte of text, whole and by kind of document; for a
+    mixture of experts also how evenly they were used (`models.moe.ExpertUse`)."""
     loss_sum, kinds = 0.0, len(windows.kinds)
     by_kind = np.zeros(kinds)
+    assigned: list[torch.Tensor] = []
     for start in range(0, len(windows.ids_BT), EVAL_ROWS):
         rows = slice(start, start + EVAL_ROWS)
         batch = _token_batch(windows, rows)
-        logits = model(batch.ids_BT, batch.document_BT).flatten(0, 1)
+        x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
+        if routing:
+            assigned.append(count_assigned(routing))
         losses = torch.nn.functional.cross_entropy(
-            logits, batch.labels_BT.flatten(), reduction="none"
+            model.lm_head(x_BTD).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
         ).double()
         loss_sum += losses.sum().item()
         order = _whole_documents_first(windows, rows)
@@ -197,6 +221,9 @@ def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
         n_bytes = windows.text_bytes_by_kind[name]
         if n_bytes:
             scores[f"bits_per_byte_{name}"] = by_kind[index] / math.log(2) / n_bytes
+    if assigned:
+        use = expert_use(torch.stack(assigned).sum(0))
+        scores |= {f"experts_{name}": value for name, value in vars(use).items()}
     return scores
 
 

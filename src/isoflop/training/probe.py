@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
-from isoflop.data.shards import open_shards
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.training.batches import open_data
 from isoflop.training.checkpoint import LoopState, save_checkpoint
 from isoflop.training.metrics import RunLog
 from isoflop.training.optimizers import build_optimizer
@@ -43,13 +43,13 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     """
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
-    shards = open_shards(recipe.data.shards)
-    model = Decoder(recipe.model.decoder_config(shards.vocab_size, recipe.train.seq_len))
-    initialise(model, recipe.train.seed)
-    optimizer = build_optimizer(model, recipe.optimizer)
     eval_tokens = min(EVAL_TOKENS, recipe.train.eval_tokens)
     short = replace(recipe, train=replace(recipe.train, eval_tokens=eval_tokens))
-    task = next_token_task(short, shards)
+    data = open_data(short)
+    model = Decoder(recipe.model.decoder_config(data.vocab_size, recipe.train.seq_len))
+    initialise(model, recipe.train.seed)
+    optimizer = build_optimizer(model, recipe.optimizer)
+    task = next_token_task(short, data)
     times: list[float] = []
     while len(times) < warmup_steps + 5 or sum(times) < seconds:
         began = time.perf_counter()

@@ -5,14 +5,14 @@ The attribute docstrings are the command line's help.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
-from isoflop.models.config import DecoderConfig
+from isoflop.models.config import DECODER_FORMS
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.batch_ramp import BatchRamp
 from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
@@ -20,49 +20,70 @@ from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problem
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Where the tokens come from."""
+class MixtureSource:
+    """One source of a mixture (a `[[data.mixture]]` table)."""
 
+    name: str
+    """Its name in the logs."""
     shards: Path
-    """A directory made by `isoflop tokenize`."""
+    """A directory made by `isoflop tokenize`, with the same tokenizer as the others."""
+    weight: float | None = None
+    """Its share of the training tokens, relative to the others'; its own tokens when no source
+    gives one."""
+    curriculum: tuple[tuple[float, float], ...] = ()
+    """Points [progress, weight] instead of one weight: linear between them, progress from 0 to 1
+    over the training."""
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The shape of the model; what is left out follows from `d_model`."""
+class DataConfig:
+    """Where the tokens come from."""
 
-    d_model: int = 128
-    """Width of the residual stream; a multiple of 32."""
-    n_layers: int = 4
-    """Number of blocks."""
-    head_dim: int = 32
-    """Width of one attention head."""
-    n_heads: int | None = None
-    """Query heads; d_model / head_dim when not given."""
-    n_kv_heads: int | None = None
-    """Key–value heads; as many as query heads when not given."""
-    d_ff: int | None = None
-    """Feed-forward width; 8/3 d_model rounded up to a multiple of 32 when not given."""
-    rope_theta: float = 10_000.0
-    """Base of the rotary frequencies."""
-    tie_embeddings: bool = True
-    """Use the embedding matrix as output layer."""
+    shards: Path | None = None
+    """A directory made by `isoflop tokenize`, where there is no mixture."""
+    mixture: tuple[MixtureSource, ...] = ()
+    """Several of them, mixed on the fly."""
+    temperature: float = 1.0
+    """Weights are raised to 1/temperature: above 1, small sources of a mixture get more."""
+    packing: Literal["stream", "best-fit"] = "stream"
+    """stream: documents one after the other, cut where a sequence ends; best-fit: whole
+    documents packed into sequences, with a little padding."""
 
-    def decoder_config(self, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The full shape of the decoder, with what was left out filled in."""
-        n_heads = self.n_heads or self.d_model // self.head_dim
-        return DecoderConfig(
-            vocab_size=vocab_size,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=n_heads,
-            n_kv_heads=self.n_kv_heads or n_heads,
-            head_dim=self.head_dim,
-            d_ff=self.d_ff or math.ceil(8 * self.d_model / 3 / 32) * 32,
-            max_seq_len=max_seq_len,
-            rope_theta=self.rope_theta,
-            tie_embeddings=self.tie_embeddings,
-        )
+    def __post_init__(self) -> None:
+        """Check what types alone cannot.
+
+        Raises:
+            RecipeError: Lists every impossible value at once.
+        """
+        problems = []
+        if (self.shards is None) == (not self.mixture):
+            problems.append("give either data.shards or [[data.mixture]] tables")
+        if not self.temperature > 0:
+            problems.append(f"data.temperature = {self.temperature} must be positive")
+        if self.temperature != 1 and not self.mixture:
+            problems.append("data.temperature is for a mixture")
+        names = [source.name for source in self.mixture]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"two sources of data.mixture are named {name}")
+        for source in self.mixture:
+            if source.curriculum and source.weight is not None:
+                problems.append(f"source {source.name}: give weight or curriculum, not both")
+            if source.weight is not None and not source.weight > 0:
+                problems.append(f"source {source.name}: weight {source.weight} must be positive")
+        given = [s.weight is not None or bool(s.curriculum) for s in self.mixture]
+        if any(given) and not all(given):
+            problems.append("give weights to all sources of data.mixture or to none")
+        if self.temperature != 1 and any(source.curriculum for source in self.mixture):
+            problems.append("data.temperature and a curriculum do not go together")
+        if problems:
+            raise RecipeError("; ".join(problems), where="train recipe")
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """All shard directories."""
+        if self.shards is not None:
+            return (self.shards,)
+        return tuple(source.shards for source in self.mixture)
 
 
 @dataclass(frozen=True)
@@ -181,14 +202,11 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     found += optimizer_problems(optimizer)
     found += guard_problems(recipe.guard)
     found += forecast_problems(recipe.forecast)
-    if model.d_model < 1 or model.d_model % 32:
-        found.append(f"model.d_model = {model.d_model} is not a multiple of 32")
-    if model.head_dim < 1:
-        found.append(f"model.head_dim = {model.head_dim} must be at least 1")
-    elif model.n_heads is None and model.d_model % model.head_dim:
+    found += model.problems()
+    if model.resolved_architecture not in DECODER_FORMS:
         found.append(
-            f"model.d_model = {model.d_model} is not a multiple of model.head_dim = "
-            f"{model.head_dim}; give model.n_heads"
+            f"model.architecture = {model.resolved_architecture} is no decoder, and next tokens "
+            "are predicted by decoders"
         )
     return found
 

@@ -7,7 +7,7 @@ Not for checkpoints (`checkpoint.py`) nor logs (`metrics.py`) inside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from isoflop.core.recipe import to_dict
 from isoflop.training.recipe import DataConfig, TrainRecipe
 from isoflop.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
 _FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes", "forecast.")
@@ -55,8 +55,9 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
     """
     path = directory / CONFIG
     resolved = to_dict(recipe)
-    read_manifest(recipe.data.shards, "shards")
-    shards = sha256_file(recipe.data.shards / MANIFEST)
+    for shards_dir in recipe.data.directories:
+        read_manifest(shards_dir, "shards")
+    shards = [sha256_file(shards_dir / MANIFEST) for shards_dir in recipe.data.directories]
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
@@ -106,7 +107,7 @@ def seal(directory: Path, recipe: TrainRecipe) -> None:
         kind="run",
         config=to_dict(recipe),
         machine=machine(),
-        inputs=[recipe.data.shards],
+        inputs=recipe.data.directories,
         seed=recipe.train.seed,
         files=files,
     )
@@ -119,5 +120,15 @@ def _differences(
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new and not f"{prefix}{key}".startswith(_FREE):
+        elif f"{prefix}{key}" == "data.mixture":
+            yield from _differences(_by_name(old), _by_name(new), "data.mixture.")
+        elif old != new and not _is_free(f"{prefix}{key}"):
             yield f"{prefix}{key} was {old}, now {new}"
+
+
+def _by_name(mixture: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]]:
+    return {source["name"]: source for source in mixture or ()}
+
+
+def _is_free(name: str) -> bool:
+    return name.startswith(_FREE) or (name.startswith("data.mixture.") and name.endswith(".shards"))

@@ -21,7 +21,7 @@ from torch import nn
 
 Role = Literal["embedding", "vector", "final norm", "residual output", "matrix"]
 _FINAL_NORMS = ("norm.weight", "ln_f.weight", "norm.bias", "ln_f.bias")
-_RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight")
+_RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
 
 
 def roles(model: nn.Module) -> dict[str, Role]:

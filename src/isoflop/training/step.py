@@ -40,6 +40,8 @@ class Task(Generic[ModelT, BatchT]):
     """Held-out figures of the model."""
     samples: Callable[[ModelT], Sequence[Mapping[str, Any]]]
     """Texts it writes, for people to read."""
+    position: Callable[[int], Mapping[str, float]] = lambda steps: {}
+    """Batches taken → what the logs say of where the data stands: shares and epochs of sources."""
     describe: Callable[[int], Mapping[str, Any]] = lambda step: {}
     """Step → where its batch comes from, for the event that leaves it out."""
 

@@ -1,0 +1,148 @@
+"""Time and memory of building a corpus and its shards on the engine.
+
+    python benchmarks/data_engine.py [--megabytes 50] [--placement processes:2] [--clean]
+    python benchmarks/data_engine.py --memory
+
+The first makes a folder of mixed text (the sources, docstrings and manuals of this Python
+installation as text and JSONL, and Chinese and English word problems) and builds it from the
+folder to shards, by CPU time of all processes; `--clean` with spelling, languages and the quality
+rules. The second builds short documents, 30 thousand and five times as many, in one process each,
+and divides the growth of the peak of memory by the growth of the documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from isoflop.core.process import peak_memory_bytes
+from isoflop.data import corpus, shards, tokenizer
+from isoflop.data.clean_recipe import CleanConfig, LanguageConfig, PIIConfig, QualityConfig
+from isoflop.data.documents import Document
+from isoflop.data.recipe import DataRecipe, SourceConfig
+from isoflop.data.sources import read_source
+from isoflop.data.word_problems import word_problem
+
+FAMILIES = ("gopher-repetition", "gopher-quality", "fineweb")
+CLEAN = CleanConfig(
+    language=LanguageConfig(identify=True),
+    quality=QualityConfig(english=FAMILIES, chinese=FAMILIES),
+    pii=PIIConfig(action="redact"),
+)
+
+
+def make_folder(folder: Path, n_bytes: int) -> None:
+    """Three quarters of files and rows from the installation, one quarter of word problems."""
+    folder.mkdir()
+    size, number = 0, 0
+    with open(folder / "rows.jsonl", "w", encoding="utf-8") as rows:
+        for item in read_source(SourceConfig("python"), 0):
+            if not isinstance(item, Document):
+                continue
+            size, number = size + len(item.text.encode()), number + 1
+            if number % 2:
+                (folder / f"{number}.txt").write_text(item.text, "utf-8")
+            else:
+                rows.write(json.dumps({"text": item.text, "id": item.id}) + "\n")
+            if size > 0.75 * n_bytes:
+                break
+        index = 0
+        while size < n_bytes:
+            # Forty problems a document, so that there is something to judge.
+            text = "\n".join(word_problem(1, 80 * index + 2 * k + index % 2)[0] for k in range(40))
+            rows.write(json.dumps({"text": text, "id": f"problems {index}"}) + "\n")
+            size, index = size + len(text.encode()), index + 1
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def time_build(megabytes: float, placement: str, clean: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_folder(folder / "texts", int(megabytes * 1e6))
+        recipe = DataRecipe(
+            sources=(
+                SourceConfig("text", path=folder / "texts"),
+                SourceConfig("jsonl", path=folder / "texts" / "rows.jsonl"),
+            ),
+            clean=CLEAN if clean else CleanConfig(),
+        )
+        rows = []
+        wall, cpu = time.perf_counter(), cpu_seconds()
+
+        def lap(stage: str) -> None:
+            nonlocal wall, cpu
+            rows.append((stage, time.perf_counter() - wall, cpu_seconds() - cpu))
+            wall, cpu = time.perf_counter(), cpu_seconds()
+
+        built = corpus.build(recipe, folder / "corpus", placement=placement)
+        lap("data build")
+        tokenizer.train(built, 8192, folder / "tokenizer")
+        lap("tokenizer train")
+        shards.tokenize(built, folder / "tokenizer", folder / "shards", placement=placement)
+        lap("tokenize")
+        found = built.funnel
+        print(f"{found['in']['documents']:,} documents, {found['in']['bytes'] / 1e6:.1f} MB read;")
+        print(f"{found['kept']['documents']:,}, {found['kept']['bytes'] / 1e6:.1f} MB kept")
+        print(f"{'':<16} {'wall s':>7} {'CPU s':>7} {'MB / CPU s':>11}")
+        rows.append(("all", sum(r[1] for r in rows), sum(r[2] for r in rows)))
+        for stage, seconds, used in rows:
+            print(f"{stage:<16} {seconds:>7.1f} {used:>7.1f} {megabytes / used:>11.2f}")
+        print(f"load {os.getloadavg()[0]:.1f}; half the CPU time: {rows[-1][2] / 2:.1f} s")
+
+
+def measure_memory(documents: int) -> None:
+    """Build in this process and print the documents and the peak."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with open(folder / "rows.jsonl", "w", encoding="utf-8") as rows:
+            for index in range(documents):
+                lines = [f"row {index} says number {k} {(index * 7 + k) % 9973}" for k in range(6)]
+                rows.write(json.dumps({"text": "\n".join(lines)}) + "\n")
+
+        recipe = DataRecipe((SourceConfig("jsonl", path=folder / "rows.jsonl"),))
+        corpus.build(recipe, folder / "corpus")
+    print(json.dumps({"documents": documents, "peak": peak_memory_bytes()}))
+
+
+def memory_per_document() -> None:
+    found = []
+    for documents in (30_000, 150_000):
+        command = [sys.executable, __file__, "--memory-of", str(documents)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+        print(f"{documents:>9,} documents: peak {found[-1]['peak'] / 1e6:,.0f} MB")
+    (few, many) = found
+    growth = (many["peak"] - few["peak"]) / (many["documents"] - few["documents"])
+    print(f"{growth:,.0f} bytes a document and {few['peak'] / 1e6:,.0f} MB fixed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=float, default=50.0)
+    parser.add_argument("--placement", default="processes:2")
+    parser.add_argument("--clean", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory-of", type=int)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        measure_memory(arguments.memory_of)
+    elif arguments.memory:
+        memory_per_document()
+    else:
+        time_build(arguments.megabytes, arguments.placement, arguments.clean)
+
+
+if __name__ == "__main__":
+    main()

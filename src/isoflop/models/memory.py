@@ -1,0 +1,188 @@
+"""Bytes that one process holds while it trains a model in float32, by part; torch-free.
+
+Not for mixed precision and layouts over devices (`planning/memory.py`). The formulas count what
+the modules keep for their backward pass, as they are written, and a test counts the real thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isoflop.models.accounting import FLOAT32_BYTES, count_parameters
+from isoflop.models.config import (
+    BLOCK_QUERIES,
+    FEWEST_FUSED,
+    GATED,
+    LONGEST_FUSED,
+    AnyConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ExpertsConfig,
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training holds at its peak, in float32 with AdamW.
+
+    Not counted: the interpreter and libraries, the data, and buffers of a single operation.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    """AdamW's two moments."""
+    activations: int
+    """What the forward pass of one micro-batch keeps for its backward pass."""
+    loss: int
+    """The logits of one chunk, the last hidden states, and the gradients of these and of the
+    output layer, which the chunked loss makes in its forward pass."""
+
+    @property
+    def total(self) -> int:
+        """All of them at once."""
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Numbers kept for the backward pass: for each token, and besides."""
+
+    per_token: float
+    fixed: float
+
+
+def memory_bytes(
+    config: AnyConfig,
+    *,
+    micro_batch_tokens: int,
+    seq_len: int,
+    loss_chunk_tokens: int = 512,
+) -> Memory:
+    """Foretell the bytes of training, with several documents in every sequence (the worst case).
+
+    Args:
+        micro_batch_tokens: Tokens per forward and backward pass; of an encoder–decoder, on each
+            of its sides.
+        seq_len: Tokens per sequence.
+        loss_chunk_tokens: Tokens whose logits the loss holds at once.
+    """
+    count = count_parameters(config)
+    tokens, width = micro_batch_tokens, config.d_model
+    ids = 8 * tokens  # for the gradient of the embedding
+    if isinstance(config, EncoderConfig):
+        kept, ids = _encoder(config, tokens, seq_len), 3 * ids  # of positions and types too
+    elif isinstance(config, EncoderDecoderConfig):
+        kept, ids = _encoder_decoder(config, tokens, seq_len), 2 * ids
+    else:
+        kept = _decoder(config, tokens, seq_len)
+        ids = 2 * ids if config.positions == "learned" else ids
+    chunk = min(loss_chunk_tokens, tokens) * config.vocab_size
+    return Memory(
+        parameters=FLOAT32_BYTES * count.params_total,
+        gradients=FLOAT32_BYTES * count.params_total,
+        optimizer=2 * FLOAT32_BYTES * count.params_total,
+        activations=round(FLOAT32_BYTES * (tokens * kept.per_token + kept.fixed)) + ids,
+        loss=FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size)),
+    )
+
+
+def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    heads, width = config.n_heads + config.n_kv_heads, config.d_model
+    fixed: float
+    short = FEWEST_FUSED <= seq_len <= LONGEST_FUSED
+    biased = config.positions in ("alibi", "relative") or (config.window or seq_len) < seq_len
+    fused_norm = width + 1  # the input normalised, and a scale per row
+    if config.norm == "layer":
+        # Its input, mean and scale; what it puts out, a projection keeps as its input.
+        norm, last_norm = 2 * width + 2, width + 2
+    else:
+        norm, last_norm = 3 * width + 1, 2 * width + 1
+    last_norm = fused_norm if short and config.norm == "rms" else last_norm
+    if short and config.is_fused and not biased:
+        norms = fused_norm
+        attention = (
+            (query + key) + heads  # normalised, and scales
+            + (query + key) + key  # rotated, and values
+            + query  # mixed
+            + config.n_heads * _keys_per_query(seq_len)  # shares of attention
+        )  # fmt: skip
+        # The weights of queries, keys and values side by side, and the gains of their norms.
+        fixed = config.n_layers * (width * (query + 2 * key) + heads * config.head_dim)
+    else:
+        norms = norm
+        attention = (
+            (query + key) + key  # rotated or projected, and values
+            + query + config.n_heads  # mixed, and log-sum-exp
+        )  # fmt: skip
+        if config.positions == "rotary":
+            attention += query  # rotated heads come out apart, and are copied side by side
+        if config.qk_norm:
+            attention += 2 * (query + key) + heads  # projected, normalised, and scales
+        fixed = tokens * seq_len  # the document mask
+        if config.positions == "alibi":
+            fixed *= config.n_heads
+        if config.positions == "relative":
+            # Queries with either bias, scores with distances and shares; where distances lie.
+            attention += 2 * query + config.n_heads * (2 * seq_len - 1)
+            fixed += 2 * seq_len * seq_len
+    feed_forward: float = _inner(config.activation) * config.d_ff
+    if config.experts is not None:
+        feed_forward, norms = _experts(config.experts, width), norms + norm
+    elif (
+        short
+        and config.norm == "rms"
+        and config.activation == "swiglu"
+        and not (config.bias or config.post_norm)
+    ):
+        norms += fused_norm
+    else:
+        norms += norm
+    last = 0 if config.post_norm else last_norm
+    return _Kept(config.n_layers * (norms + attention + feed_forward) + last, fixed)
+
+
+def _inner(activation: str) -> int:
+    """Numbers kept per unit of inner width: gate, its activation, up and their product; before
+    and after GELU; after ReLU."""
+    if activation in GATED:
+        return 4
+    return 1 if activation == "relu" else 2
+
+
+def _experts(experts: ExpertsConfig, width: int) -> float:
+    """Per token: its row once per choice; gate, its activation, up, their product and that times
+    the share; shares, orders and probabilities."""
+    routed = experts.top_k * (width + 5 * experts.d_expert)
+    router = 3 * experts.n_experts + 12 * experts.top_k
+    return routed + router + 4 * experts.n_shared * experts.d_expert
+
+
+def _encoder(config: EncoderConfig, tokens: int, seq_len: int) -> _Kept:
+    width = config.d_model
+    # A norm keeps its input, mean and scale; what it puts out, the projections keep.
+    layer = 2 * (2 * width + 2) + 4 * width + config.n_heads + 2 * config.d_ff
+    embeddings = width + 2  # as above, less what the last norm puts out
+    return _Kept(config.n_layers * layer + embeddings, tokens * seq_len)
+
+
+def _encoder_decoder(config: EncoderDecoderConfig, tokens: int, seq_len: int) -> _Kept:
+    width, heads = config.d_model, config.n_heads * config.head_dim
+    norm = 3 * width + 1
+    # Queries, keys, values and the mixed; a learned bias has a gradient, for which the shares are
+    # kept, without one their log-sum-exp.
+    biased, cross = 4 * heads + config.n_heads * seq_len, 4 * heads + config.n_heads
+    inner = _inner(config.activation) * config.d_ff
+    encoder = config.n_layers * (2 * norm + biased + inner) + norm
+    decoder = config.n_decoder_layers * (3 * norm + biased + cross + inner) + norm - width
+    # Masks of documents, one in numbers and one in bytes, and the buckets of distances.
+    return _Kept(encoder + decoder, tokens * seq_len * 1.25 + 4.25 * seq_len * seq_len)
+
+
+def _keys_per_query(seq_len: int) -> float:
+    """Keys that a query is multiplied with on average, block by block of queries."""
+    ends = [min(s + BLOCK_QUERIES, seq_len) for s in range(0, seq_len, BLOCK_QUERIES)]
+    starts = [0, *ends[:-1]]
+    return sum((e - s) * e for s, e in zip(starts, ends, strict=True)) / seq_len

@@ -1,0 +1,103 @@
+"""Foretold bytes of training against the tensors that torch really keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from isoflop.models import config as config_module
+from isoflop.models import fused, memory
+from isoflop.models.accounting import FLOAT32_BYTES
+from isoflop.models.build import AnyModel
+from isoflop.models.encoder_decoder import EncoderDecoder
+from isoflop.models.memory import memory_bytes
+
+SEQ_LEN, ROWS = 32, 2
+TOKENS = SEQ_LEN * ROWS
+
+
+@pytest.fixture(params=["fused", "plain"])
+def form(request, monkeypatch):
+    """The fast CPU forms, with the products FlopCounterMode knows; and the plain ones."""
+    monkeypatch.setattr(fused, "_ONEDNN", None)
+    if request.param == "plain":
+        monkeypatch.setattr(config_module, "LONGEST_FUSED", 0)
+        monkeypatch.setattr(memory, "LONGEST_FUSED", 0)
+    return request.param
+
+
+def _saved_bytes(model: AnyModel, n_documents: int) -> int:
+    """Bytes that a forward pass up to the loss keeps for the backward pass, weights aside."""
+    ids = torch.zeros(ROWS, SEQ_LEN, dtype=torch.long)
+    document = torch.arange(SEQ_LEN).mul(n_documents).div(SEQ_LEN, rounding_mode="floor")
+    document_BT = document.expand(ROWS, -1).contiguous()
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage().data_ptr()
+        if storage not in own:
+            kept[storage] = tensor  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        if isinstance(model, EncoderDecoder):
+            hidden = model.hidden(ids, ids, document_BT, document_BT)
+        else:
+            hidden = model.hidden(ids, document_BT)
+    assert hidden.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_activations_of_packed_documents_are_foretold_to_one_percent(form, any_decoder):
+    foretold = memory_bytes(
+        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
+    ).activations
+    assert foretold == pytest.approx(_saved_bytes(any_decoder, n_documents=3), rel=0.01)
+
+
+def test_activations_of_whole_documents_are_at_most_those_foretold_and_within_a_tenth(
+    form, any_decoder
+):
+    foretold = memory_bytes(
+        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
+    ).activations
+    assert 0.9 * foretold <= _saved_bytes(any_decoder, n_documents=1) <= foretold
+
+
+def test_weights_gradients_and_moments_are_those_of_adamw(any_decoder):
+    optimizer = torch.optim.AdamW(any_decoder.parameters(), fused=True)
+    any_decoder(torch.zeros(1, 4, dtype=torch.long)).sum().backward()
+    optimizer.step()
+    moments = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if name != "step"
+    )
+    memory = memory_bytes(any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
+    assert memory.parameters == sum(p.nbytes for p in any_decoder.parameters())
+    assert memory.gradients == sum(p.grad.nbytes for p in any_decoder.parameters())
+    assert memory.optimizer == moments
+    parts = (memory.parameters, memory.gradients, memory.optimizer, memory.activations, memory.loss)
+    assert memory.total == sum(parts)
+
+
+def test_logits_are_counted_for_one_chunk_only(config_of):
+    config = config_of(vocab_size=1000)
+    small, large = (
+        memory_bytes(config, micro_batch_tokens=tokens, seq_len=32, loss_chunk_tokens=512).loss
+        for tokens in (512, 4096)
+    )
+    assert large - small == FLOAT32_BYTES * 2 * (4096 - 512) * config.d_model
+
+
+def test_activations_of_every_form_are_foretold_to_two_percent(any_form):
+    foretold = memory_bytes(any_form.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
+    assert foretold.activations == pytest.approx(_saved_bytes(any_form, n_documents=3), rel=0.02)
+
+
+def test_activations_of_encoders_and_encoder_decoders_too(encoder_of, t5_of):
+    for model in (encoder_of(), t5_of(), t5_of(activation="geglu", tie_embeddings=False)):
+        foretold = memory_bytes(model.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
+        assert foretold.activations == pytest.approx(_saved_bytes(model, n_documents=3), rel=0.02)
