@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from isoflop.core.hardware import Calibration, cache_path, machine
 from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.shards import Shards
+from isoflop.laws.scores import TaskScores
 
 TIMING = {"seconds", "tokens_per_second", "mfu"}
 """Keys of logs that tell the time and so differ between equal runs."""
@@ -219,3 +222,44 @@ def rows_of(log: Path) -> list[dict[str, Any]]:
 def log_rows() -> Callable[[Path], list[dict[str, Any]]]:
     """`log_rows(path)`: rows of a JSON-lines log without what tells the time."""
     return rows_of
+
+
+# --- scores whose truth is planted ---------------------------------------------------------
+
+RUNGS, SEEDS, ITEMS = 9, 3, 200
+World = tuple[TaskScores, NDArray[np.bool_], NDArray[np.float64]]
+
+
+def _world(kind: str, rng: np.random.Generator, continuous: bool = True) -> World:
+    """A task, and what lies behind it: right answers and log-probabilities (R, S, items)."""
+    x = np.arange(RUNGS) / (RUNGS - 1)
+    if kind == "smooth":  # half linear, half an error that falls as a power of scale
+        if rng.random() < 0.5:
+            p = rng.uniform(0.05, 0.2) + rng.uniform(0.3, 0.7) * x
+        else:
+            p = 1 - rng.uniform(0.8, 0.95) * 10 ** (-rng.uniform(0.1, 0.25) * 4 * x)
+    elif kind == "metric effect":  # an exact match of many tokens whose loss falls as a power
+        tokens = rng.integers(10, 16)
+        p = np.exp(-tokens * rng.uniform(0.6, 1.0) * 10 ** (-rng.uniform(0.25, 0.4) * 4 * x))
+    else:  # thirty points at once, on top of slow progress
+        base = rng.uniform(0.02, 0.2) + rng.uniform(0.0, 0.2) * x
+        p = base + 0.3 * (np.arange(RUNGS) >= rng.integers(3, 8))
+    p = np.repeat(p[:, None], SEEDS, axis=1)
+    if kind == "seed lottery":
+        able = rng.random((RUNGS, SEEDS)) < 1 / (1 + np.exp(-6 * (x - 0.5)))[:, None]
+        p = np.where(able, 0.8, 0.1)
+    odds = np.log(p / (1 - p)) + rng.normal(0, 0.08, p.shape)  # seeds differ a little
+    p = 1 / (1 + np.exp(-odds))
+    logprob = np.log(p)[..., None] * np.exp(rng.normal(0, 0.3, (*p.shape, ITEMS)) - 0.045)
+    right = rng.random(logprob.shape) < np.exp(logprob)
+    task = TaskScores(
+        kind, 10 ** (18 + 4 * x), right.sum(-1).astype(float), np.full(p.shape, float(ITEMS)),
+        logprob.mean(-1) if continuous else None, np.exp(logprob).mean(-1) if continuous else None,
+    )  # fmt: skip
+    return task, right, logprob
+
+
+@pytest.fixture
+def score_world() -> Callable[..., World]:
+    """`score_world(kind, rng, continuous=True)`."""
+    return _world

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
     "laws": ("isoflop.cli.laws", "fit a law to runs, predict with it, find the optimum"),
+    "emergence": ("isoflop.cli.emergence", "whether abilities in a table of scores emerge"),
     "plan": ("isoflop.cli.plan", "a whole run from a budget: size, data, layout, time, cost, loss"),
     "models": ("isoflop.cli.models", "published models by name: shapes, parameters, costs"),
     "import": ("isoflop.cli.importing", "a Hugging Face directory as a model to train further"),

@@ -43,6 +43,8 @@ LEAST_STEP_SHARE = 0.15
 WANTED_STEP = 0.3
 """The step that must not go unseen: 30 points."""
 WANTED_POWER = 0.8
+_OUT_OF_THE_QUESTION = 15.0
+"""Log-likelihood below the best smooth curve's from which another's ends are not tried again."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class _Tested:
         rungs = task.rungs
         self.smooth = curves_of(self.shares, rungs, steps=False, chance=task.chance)
         self.stepped = curves_of(self.shares, rungs, steps=True, chance=task.chance)
+        null = fit_curves(self.right[None], self.asked, self.x, self.smooth)
+        # Ends and links that are out of the question cost time in every simulation.
+        able = null.loglik[0] > null.best_loglik[0] - _OUT_OF_THE_QUESTION * self.dispersion
+        self.smooth = self.smooth.only(able)
+        self.stepped = self.stepped.only(self.stepped.like(self.smooth))
         self.null = fit_curves(self.right[None], self.asked, self.x, self.smooth)
         self.alternative = fit_curves(self.right[None], self.asked, self.x, self.stepped)
         seen = self._gain(self.right[None])[0]
