@@ -120,8 +120,8 @@ def rungs_for(
     The horizons step downwards by `HORIZON_STEP` from the longest that a rung may cost:
     1/`TARGET_OVER_LARGEST` of the target's FLOPs, and not beyond the target's own tokens. So the
     smallest size sees nearly the target's horizon and the largest nearly its size; what is left
-    to foretell is their combination. The two larger sizes have two trunks each: theirs is the
-    luck that the forecast hangs on most (docs/decisions.md).
+    to foretell is their combination. The smallest size has two trunks and the larger ones three
+    each: the luck of trunks is most of what a forecast is off by (docs/decisions.md).
     """
     seq_len = base.train.seq_len
 
@@ -130,7 +130,7 @@ def rungs_for(
         return flops_per_token(config, seq_len).training
 
     rungs = []
-    for quarter, count, seeds in ((1, 4, 1), (2, 4, 2), (3, 3, 2)):
+    for quarter, count, seeds in ((1, 4, 2), (2, 4, 3), (3, 3, 3)):
         d_model = width * quarter // 4
         longest = min(tokens, tokens * flops(width) / (TARGET_OVER_LARGEST * flops(d_model)))
         horizons = {base.whole_batches(int(longest * HORIZON_STEP**i)) for i in range(count)}
