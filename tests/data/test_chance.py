@@ -20,7 +20,8 @@ def test_seeds_purposes_rows_and_places_give_independent_uniform_numbers() -> No
         uniforms(seed, purpose, rows, 50) for seed in (0, 1) for purpose in ("hide", "replace")
     ]
     for sample in samples:
-        assert sample.min() >= 0 and sample.max() < 1
+        assert sample.min() >= 0
+        assert sample.max() < 1
         assert stats.kstest(sample.ravel(), "uniform").pvalue > 1e-3
         assert abs(np.corrcoef(sample[:-1].ravel(), sample[1:].ravel())[0, 1]) < 0.03
         assert abs(np.corrcoef(sample[:, :-1].ravel(), sample[:, 1:].ravel())[0, 1]) < 0.03

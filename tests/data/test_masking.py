@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -72,7 +74,7 @@ def test_a_row_is_masked_alike_in_every_batch_and_otherwise_with_another_index_o
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("the loss, of 12 models.", ["the", " ", "loss", ",", " ", "of", " ", "12", " ", "models", "."]),
+        ("loss, of 12 laws.", ["loss", ",", " ", "of", " ", "12", " ", "laws", "."]),
         ("模型的loss是3。", ["模", "型", "的", "loss", "是", "3", "。"]),
         ("naïve 𠀀x😀", ["naïve", " ", "𠀀", "x", "😀"]),
     ],
@@ -81,7 +83,7 @@ def test_words_begin_where_a_reader_sees_them(text: str, words: list[str]) -> No
     ids = rows_of(text, len(text.encode()))
     starts = np.flatnonzero(masker().word_starts(ids)[0])
     edges = [*starts.tolist(), ids.shape[1]]
-    found = [text.encode()[a:b].decode() for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    found = [text.encode()[a:b].decode() for a, b in pairwise(edges)]
     assert found == words
 
 

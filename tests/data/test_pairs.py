@@ -57,5 +57,5 @@ def test_a_line_that_is_no_pair_is_named(words: Tokenizer, tmp_path: Path, bad: 
 
 
 def test_too_few_pairs_are_refused(words: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0 held out|0 pairs"):
+    with pytest.raises(DataError, match=r"0 held out|0 pairs"):
         read_pairs(write(tmp_path / "p.jsonl", ["loss"]), words, 64)

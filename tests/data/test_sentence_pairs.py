@@ -38,7 +38,9 @@ def loader(split: Split, seq_len: int = 32, batch: int = 256, seed: int = 0) -> 
 def sides(ids: np.ndarray, types: np.ndarray) -> tuple[list[int], list[int]]:
     """(A, B) of a row."""
     row = ids[ids != PAD].tolist()
-    assert row[0] == CLS and row[-1] == SEP and row.count(SEP) == 2
+    assert row[0] == CLS
+    assert row[-1] == SEP
+    assert row.count(SEP) == 2
     middle = row.index(SEP)
     assert types.tolist() == [0] * (middle + 1) + [1] * (len(row) - middle - 1) + [0] * (
         len(ids) - len(row)

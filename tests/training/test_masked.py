@@ -129,9 +129,10 @@ def test_an_untrained_model_scores_chance(bert_recipe: TrainRecipe) -> None:
     initialise(model, 0)
     with torch.no_grad():
         scores = masked_task(bert_recipe, data).evaluate(model)
-    # Chance of a token is 1 in V; its loss is ln V but for the spread of random logits.
+    # All tokens are about as likely: ln V but for the spread of random logits.
     assert scores["masked_loss"] == pytest.approx(math.log(data.vocab_size), abs=0.5)
-    assert scores["masked_accuracy"] < 5 / data.vocab_size
+    # It guesses one token for all, and no such guess beats the commonest.
+    assert scores["masked_accuracy"] <= scores["unigram_accuracy"] + 0.01
     # A head of zero mean is not calibrated, but knows no more than a coin.
     assert 0.35 < scores["pair_accuracy"] < 0.65
     assert scores["loss"] == pytest.approx(scores["masked_loss"] + scores["pair_loss"])
@@ -212,7 +213,7 @@ def test_missing_special_tokens_are_an_error_that_says_how_to_get_them(
 
 
 def test_what_does_not_fit_is_refused_at_once(bert_recipe: TrainRecipe) -> None:
-    with pytest.raises(RecipeError, match='data.packing = "buckets"'):
+    with pytest.raises(RecipeError, match=r'data\.packing = "buckets"'):
         replace(bert_recipe, data=replace(bert_recipe.data, packing="stream"))
     with pytest.raises(RecipeError, match="bert takes masked"):
         replace(bert_recipe, objective=ObjectiveConfig(kind="causal"))

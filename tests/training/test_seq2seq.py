@@ -53,15 +53,16 @@ def span_recipe(marked_shards: Shards) -> TrainRecipe:
 def pair_recipe(
     span_recipe: TrainRecipe, marked_shards: Shards, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainRecipe:
-    """Words to be written in upper case."""
+    """The one letter of the source, to be written in upper case."""
     path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     draw = random.Random(0)
     with open(path, "w", encoding="utf-8") as file:
-        for _ in range(400):
-            text = "".join(draw.choices("abc", k=4))
-            file.write(json.dumps({"source": text, "target": text.upper()}) + "\n")
+        for number in range(400):
+            letter = draw.choice("abcdefgh")
+            pair = {"source": f"{letter} {number:03d}", "target": letter.upper()}
+            file.write(json.dumps(pair) + "\n")
     data = DataConfig(pairs=path, tokenizer=marked_shards.tokenizer_directory)
-    settings = replace(span_recipe.train, sample_prompts=("abca",))
+    settings = replace(span_recipe.train, sample_prompts=("c 123",))
     return replace(span_recipe, data=data, train=settings)
 
 
@@ -156,22 +157,20 @@ def test_killed_and_continued_it_ends_with_the_same_bits_and_opens_in_transforme
     assert [start, *written] == expected
 
 
-def test_pairs_are_learnt_and_written_and_resume_refuses_other_pairs(
-    pair_recipe: TrainRecipe, tmp_path: Path
-) -> None:
+def test_pairs_are_learnt_and_written(pair_recipe: TrainRecipe, tmp_path: Path) -> None:
     longer = replace(pair_recipe, train=replace(pair_recipe.train, tokens=150 * 512))
     result = train(longer, tmp_path / "run")
     rows = [json.loads(r) for r in (tmp_path / "run" / "evals.jsonl").read_text().splitlines()]
-    assert rows[-1]["token_accuracy"] > 0.9 > 0.7 > rows[-1]["ngram_accuracy"]
+    assert rows[-1]["token_accuracy"] > 0.9 > 0.4 > rows[-1]["ngram_accuracy"]
     sample = json.loads((tmp_path / "run" / "samples.jsonl").read_text().splitlines()[-1])
-    assert sample["prompt"] == "abca"
-    assert sample["text"] == "ABCA"
+    assert sample["prompt"] == "c 123"
+    assert sample["text"] == "C"
     assert result.bits_per_byte is None
 
 
 def test_pairs_that_are_missing_are_named(pair_recipe: TrainRecipe, tmp_path: Path) -> None:
     gone = replace(pair_recipe, data=replace(pair_recipe.data, pairs=tmp_path / "none.jsonl"))
-    with pytest.raises(ArtifactError, match="none.jsonl"):
+    with pytest.raises(ArtifactError, match=r"none\.jsonl"):
         train(gone, tmp_path / "run")
 
 
@@ -179,7 +178,7 @@ def test_missing_sentinels_are_an_error_that_says_how_to_get_them(
     span_recipe: TrainRecipe, tiny_shards: Shards
 ) -> None:
     recipe = replace(span_recipe, data=replace(span_recipe.data, shards=tiny_shards.directory))
-    with pytest.raises(DataError, match="--reserve.*<extra_id_0>"):
+    with pytest.raises(DataError, match=r"--reserve.*<extra_id_0>"):
         work_of(recipe)
 
 

@@ -118,7 +118,7 @@ class PairLoader:
         """(A, B, whether B is random) of a piece; `chance` holds four numbers."""
         ids = self._tokens(piece)
         at = self._cut(ids, chance[0])
-        rest = ids.shape[0] - at
+        rest = max(0, ids.shape[0] - at)
         # A piece of a single token has no second sentence of its own.
         if chance[1] >= 0.5 and rest:
             return ids[:at], ids[at:], False

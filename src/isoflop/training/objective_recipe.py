@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["causal", "masked", "spans", "seq2seq"]
+FEWEST_TOKENS = 8
+"""Of a row of two sentences, three of which are its marks."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ObjectiveConfig:
 
 
 def objective_problems(
-    objective: ObjectiveConfig, kind: Kind, architecture: str, packing: str
+    objective: ObjectiveConfig, kind: Kind, architecture: str, packing: str, seq_len: int
 ) -> Iterator[str]:
     """What does not fit, by the names of the keys.
 
@@ -43,14 +45,16 @@ def objective_problems(
         yield f"objective.fraction = {objective.fraction} must lie between 0 and 1"
     if not objective.span_length >= 1:
         yield f"objective.span_length = {objective.span_length} must be at least 1"
-    takes = {"bert": "masked", "t5": "spans or seq2seq"}.get(architecture, "causal")
+    takes = {"bert": ("masked",), "t5": ("spans", "seq2seq")}.get(architecture, ("causal",))
     if kind not in takes:
-        yield f"objective.kind = {kind}, but {architecture} takes {takes}"
+        yield f"objective.kind = {kind}, but {architecture} takes {' or '.join(takes)}"
     pairs = kind == "masked" and objective.sentence_pairs
     if pairs and packing != "buckets":
         yield (
             f"data.packing = {packing}, but pairs of sentences are rows of their own length: "
             'data.packing = "buckets", or objective.sentence_pairs = false'
         )
+    if pairs and seq_len < FEWEST_TOKENS:
+        yield f"train.seq_len = {seq_len}, but a pair of sentences needs {FEWEST_TOKENS} tokens"
     if packing == "streams" and kind != "causal":
         yield f"data.packing = streams is for causal models, not for {kind}"

@@ -241,11 +241,15 @@ def _problems(recipe: TrainRecipe) -> list[str]:
 def _objective_problems(recipe: TrainRecipe) -> Iterator[str]:
     data, kind = recipe.data, recipe.kind
     architecture = recipe.model.resolved_architecture
-    yield from objective_problems(recipe.objective, kind, architecture, data.packing)
+    yield from objective_problems(
+        recipe.objective, kind, architecture, data.packing, recipe.train.seq_len
+    )
     if (kind == "seq2seq") != (data.pairs is not None):
         yield f"objective.kind = {kind}: seq2seq and data.pairs go together"
     if data.packing in ("buckets", "streams") and recipe.train.initial_batch_tokens is not None:
         yield f"data.packing = {data.packing} is for batches that do not grow"
+    if kind != "causal" and data.mixture:
+        yield f"a mixture is for causal models, not for {kind}"
     if kind != "causal" and (recipe.optimizer.base_width or recipe.optimizer.base_depth):
         yield "optimizer.base_width and base_depth are for decoders"
 
