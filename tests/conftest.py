@@ -75,6 +75,16 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 
 @pytest.fixture(scope="session")
+def marked_shards(tiny_shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    """The same text by a tokenizer that has the special tokens of BERT and T5."""
+    folder = tmp_path_factory.mktemp("marked")
+    text = corpus.inspect(tiny_shards.directory.parent / "corpus")
+    marks = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"<extra_id_{i}>" for i in range(4)))
+    tokenizer.train(text, 310, folder / "tokenizer", reserve=marks)
+    return shards.tokenize(text, folder / "tokenizer", folder / "shards")
+
+
+@pytest.fixture(scope="session")
 def calibrated_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that holds a calibration of this machine, so that no test measures it."""
     folder = tmp_path_factory.mktemp("cache")

@@ -20,6 +20,7 @@ from isoflop.training import pretrain
 from isoflop.training.loop import Interrupted
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.pretrain import train
+from isoflop.training.objective_recipe import ObjectiveConfig
 from isoflop.training.recipe import TrainRecipe
 
 pytestmark = pytest.mark.usefixtures("calibrated")
@@ -128,6 +129,9 @@ def test_the_loss_of_a_mixture_is_the_cross_entropy_and_its_gradient_has_both(
 
 
 @pytest.mark.parametrize("name", ["bert", "t5"])
-def test_what_is_no_decoder_is_refused_by_name(name: Any, train_recipe: TrainRecipe) -> None:
-    with pytest.raises(RecipeError, match=f"model.architecture = {name} is no decoder"):
-        replace(train_recipe, model=ModelConfig(architecture=name))
+def test_what_is_no_decoder_does_not_foretell_the_next_token(
+    name: Any, train_recipe: TrainRecipe
+) -> None:
+    causal = replace(train_recipe, objective=ObjectiveConfig(kind="causal"))
+    with pytest.raises(RecipeError, match=f"objective.kind = causal, but {name} takes"):
+        replace(causal, model=ModelConfig(architecture=name))

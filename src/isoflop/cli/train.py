@@ -26,11 +26,12 @@ def run(args: list[str]) -> int:
         stopped = {"run": str(arguments.out), "stopped_early": stop.what, "where": stop.where}
         print_result(stopped, stop.paragraph(), arguments.json)
         return 1
+    per_byte = result.bits_per_byte
+    of_bytes = "" if per_byte is None else f", {per_byte:.4f} bits per byte"
     text = (
         f"{result.run}: {result.params:,} parameters on {result.tokens:,} tokens in "
-        f"{result.seconds:.0f} s\n"
-        f"held-out loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per "
-        f"byte\nmodel: {result.run / 'model'}"
+        f"{result.seconds:.0f} s\nheld-out loss {result.loss:.4f} nats per token{of_bytes}\n"
+        f"model: {result.run / 'model'}"
     )
     print_result({**vars(result), "run": str(result.run)}, text, arguments.json)
     return 0

@@ -7,6 +7,7 @@ documents come many at a time and little is padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,21 @@ def bucket_bounds(shortest: int, longest: int, ratio: float = 1.25) -> list[int]
     return bounds
 
 
+def in_pieces(split: Split, longest: int) -> Split:
+    """The same tokens as documents of at most `longest` each, every document cut into as few pieces
+    as that takes, of equal length within a token; nothing is left out."""
+    lengths = np.diff(split.document_starts)
+    counts = -(-lengths // longest)
+    owner = np.repeat(np.arange(lengths.shape[0]), counts)
+    number = np.arange(owner.shape[0]) - (np.cumsum(counts) - counts)[owner]
+    starts = split.document_starts[owner] + number * lengths[owner] // counts[owner]
+    return replace(
+        split,
+        document_starts=np.append(starts, split.document_starts[-1]),
+        document_kinds=split.document_kinds[owner],
+    )
+
+
 class BucketLoader(Order):
     """Batches of documents of similar length; here an index counts batches, not rows.
 
@@ -42,6 +58,7 @@ class BucketLoader(Order):
         batch_tokens: Most positions of a batch, padding included; at least `max_len`.
         seed: Fixes the order.
         bounds: Longest row of each bucket, rising to `max_len`; `bucket_bounds` when omitted.
+        added: Tokens that will be added to each row, and count in the batch.
 
     Raises:
         DataError: There is no document, or the bounds or sizes cannot be.
@@ -54,11 +71,13 @@ class BucketLoader(Order):
         batch_tokens: int,
         seed: int,
         bounds: Sequence[int] | None = None,
+        added: int = 0,
     ) -> None:
         self.split, self.max_len, self.seed = split, max_len, seed
         self.bounds = list(bucket_bounds(16, max_len) if bounds is None else bounds)
         rising = all(a < b for a, b in pairwise(self.bounds)) and self.bounds[-1] == max_len
-        if not split.n_documents or not rising or batch_tokens < max_len or self.bounds[0] < 1:
+        too_small = batch_tokens < max_len + added or self.bounds[0] < 1
+        if not split.n_documents or not rising or too_small:
             raise DataError(
                 f"{split.n_documents} documents, batches of {batch_tokens} tokens and buckets up "
                 f"to {self.bounds} for rows of at most {max_len}",
@@ -68,7 +87,7 @@ class BucketLoader(Order):
         self.lengths = np.minimum(np.diff(split.document_starts), max_len)
         bucket = np.searchsorted(self.bounds, self.lengths)
         self._documents = [np.flatnonzero(bucket == b) for b in range(len(self.bounds))]
-        self._rows = [batch_tokens // bound for bound in self.bounds]
+        self._rows = [batch_tokens // (bound + added) for bound in self.bounds]
         batches = [
             -(-len(documents) // rows)
             for documents, rows in zip(self._documents, self._rows, strict=True)

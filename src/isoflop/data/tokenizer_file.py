@@ -85,12 +85,20 @@ def unigram_json(pieces: Sequence[tuple[str, float]], special: Mapping[str, int]
     return _file(special, {**model, "vocab": [[piece, score] for piece, score in pieces]})
 
 
+ROLES = {
+    "[PAD]": "pad_token", "[CLS]": "cls_token", "[SEP]": "sep_token", "[MASK]": "mask_token",
+}  # fmt: skip
+"""What BERT's special tokens are for, as transformers calls it."""
+
+
 def config_json(special: Sequence[str]) -> dict[str, Any]:
-    """`tokenizer_config.json`; the first special token ends a document and pads a batch."""
+    """`tokenizer_config.json`; the first special token ends a document, and pads a batch where no
+    [PAD] is reserved."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": special[0],
         "pad_token": special[0],
+        **{role: token for token, role in ROLES.items() if token in special},
         "additional_special_tokens": list(special[1:]),
         "clean_up_tokenization_spaces": False,
         "model_max_length": 1_000_000_000,

@@ -180,3 +180,27 @@ def _classes() -> NDArray[np.uint8]:
         elif char.isalnum():
             classes[point] = _RUN_DIGIT
     return classes
+
+
+def word_starts(data: bytes) -> NDArray[np.bool_]:
+    """(len(data),) whether a word begins at each byte of UTF-8 text.
+
+    A word is a run of letters or of digits with letters, a single ideograph (kana, hangul), or any
+    other mark or space. Bytes that are no whole character are words of their own.
+    """
+    # A byte that is no part of a character comes as a lone surrogate: one character, one byte.
+    text = data.decode("utf-8", "surrogateescape")
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    table = _classes()
+    classes = table[np.minimum(points, table.size - 1)]
+    astral = points >= table.size
+    classes[astral] = np.where(points[astral] < 0x20000, _SYMBOL, _IDEOGRAPH)
+    run = (classes == _RUN_LETTER) | (classes == _RUN_DIGIT)
+    first = np.ones(points.size, np.bool_)
+    first[1:] = ~(run[1:] & run[:-1])
+    escaped = (points >= 0xD800) & (points < 0xE000)
+    sizes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+    sizes[escaped] = 1
+    starts = np.zeros(len(data), np.bool_)
+    starts[(np.cumsum(sizes) - sizes)[first]] = True
+    return starts

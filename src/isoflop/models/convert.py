@@ -34,6 +34,7 @@ from isoflop.models.build import AnyModel, build_model
 from isoflop.models.config import EncoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.encoder import Encoder
+from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.hugging_face_config import OWN, architecture_of, hugging_face_config
 from isoflop.models.hugging_face_read import model_config
 from isoflop.models.hugging_face_tensors import links
@@ -67,8 +68,10 @@ def save_model(
     """
     special: Mapping[str, Any] | None = None
     if tokenizer_dir is not None:
-        eos_id = _eos_id(tokenizer_dir, model.config.vocab_size)
-        special = {"bos_token_id": None, "eos_token_id": eos_id, "pad_token_id": eos_id}
+        eos_id, pad_id = _special_ids(tokenizer_dir, model.config.vocab_size)
+        special = {"bos_token_id": None, "eos_token_id": eos_id, "pad_token_id": pad_id}
+        if isinstance(model, EncoderDecoder):  # T5's decoder begins with the padding
+            special["decoder_start_token_id"] = pad_id
         made = (tokenizer_dir / MANIFEST).exists()
         inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
     _write(model, directory, tokenizer_dir, special, inputs, seed)
@@ -164,7 +167,7 @@ def import_model(source: Path, out: Path) -> ModelSummary:
     special = {key: raw[key] for key in SPECIAL_IDS if _is_ids(raw.get(key))}
     tokenizer = source if (source / "tokenizer.json").exists() else None
     if tokenizer is not None:
-        _eos_id(tokenizer, model.config.vocab_size)
+        _special_ids(tokenizer, model.config.vocab_size)
     weights = [path for path in (source / WEIGHTS, source / INDEX) if path.exists()]
     _write(model, out, tokenizer, special, [source / CONFIG, *weights[:1]], None)
     return ModelSummary(
@@ -258,8 +261,9 @@ def _write_weights(model: AnyModel, path: Path, shown: Path) -> None:
 # --- tokenizer -----------------------------------------------------------------------------
 
 
-def _eos_id(tokenizer_dir: Path, vocab_size: int) -> int | None:
-    """Id of the tokenizer's end-of-document token, after checking that the model has its ids."""
+def _special_ids(tokenizer_dir: Path, vocab_size: int) -> tuple[int | None, int | None]:
+    """Ids of the tokenizer's end of document and padding, after checking that the model has its
+    ids; what ends a document pads where nothing else does."""
     path = tokenizer_dir / "tokenizer.json"
     raw = read_json(path)
     config = read_json(tokenizer_dir / "tokenizer_config.json")
@@ -268,7 +272,7 @@ def _eos_id(tokenizer_dir: Path, vocab_size: int) -> int | None:
         vocab = raw["model"]["vocab"]  # a list of pieces with scores, in a unigram tokenizer
         ids = vocab.values() if isinstance(vocab, dict) else [len(vocab) - 1]
         largest = max([*ids, *special.values()])
-        eos = config.get("eos_token")
+        eos, pad = config.get("eos_token"), config.get("pad_token")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"not a tokenizer ({error!r})", where=str(path)) from None
     if largest >= vocab_size:
@@ -277,4 +281,7 @@ def _eos_id(tokenizer_dir: Path, vocab_size: int) -> int | None:
             where=str(path),
             fix="Give the tokenizer that its shards were made with",
         )
-    return special.get(eos["content"] if isinstance(eos, dict) else eos)
+    eos_id, pad_id = (
+        special.get(token["content"] if isinstance(token, dict) else token) for token in (eos, pad)
+    )
+    return eos_id, eos_id if pad_id is None else pad_id

@@ -71,6 +71,9 @@ class ModelConfig:
     """How tokens know their order; the architecture's when not given."""
     activation: Activation | None = None
     """Inside of the feed-forward part; the architecture's when not given."""
+    post_norm: bool | None = None
+    """Normalise after each residual sum and not at the end, as the first Transformer did; the
+    architecture's when not given."""
     window: int | None = None
     """A token sees itself and window - 1 tokens before it; all of them when not given."""
     n_experts: int | None = None
@@ -195,6 +198,7 @@ class ModelConfig:
                 "norm",
                 "positions",
                 "activation",
+                "post_norm",
                 "window",
             )
             if getattr(self, name) is not None

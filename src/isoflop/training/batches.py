@@ -5,17 +5,22 @@ Not for making windows (`isoflop.data`) nor for learning from them (`pretrain.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from isoflop.core.artifact import sha256_file
 from isoflop.core.errors import DataError
-from isoflop.data.loader import EvalWindows, Loader, Order, eval_windows
+from isoflop.data.buckets import BucketLoader, in_pieces
+from isoflop.data.loader import EvalWindows, Loader, Order, StreamLoader, Windows, eval_windows
 from isoflop.data.mixture import MixtureLoader, Source, tempered
 from isoflop.data.packing import PackedLoader
 from isoflop.data.shards import Shards, Split, open_shards
 from isoflop.laws.repetition import effective_data
+from isoflop.training.batch_ramp import BatchRamp
 from isoflop.training.recipe import DataConfig, MixtureSource, TrainRecipe
 
 MOST_EPOCHS = 1.0 + 15.4
@@ -41,6 +46,8 @@ class TrainingData:
     """By source of the mixture; under "" alone where there is none."""
     vocab_size: int
     eos_id: int
+    shards: Shards
+    """The first directory."""
     tokenizer_directory: Path
     warnings: tuple[str, ...]
     """Sources that are repeated so often that it hardly helps."""
@@ -55,6 +62,47 @@ class TrainingData:
         return found
 
 
+@dataclass(frozen=True)
+class StepRows:
+    """The rows of one step."""
+
+    windows: Windows
+    rows_B: npt.NDArray[np.int64]
+    """Global index of each, the same in every layout of a run."""
+
+
+def step_rows(order: Order, ramp: BatchRamp, seq_len: int, step: int) -> StepRows:
+    """The rows of the global batch of a step (from 0)."""
+    if isinstance(order, BucketLoader):  # one batch a step, whatever it holds
+        rows_B = step // order.n_windows * order.split.n_documents + order.documents(step)
+        return StepRows(order.windows([step]), rows_B)
+    first, count = ramp.first_token(step) // seq_len, ramp.batch_tokens(step) // seq_len
+    return StepRows(order.batch(first, count), np.arange(first, first + count))
+
+
+def micro_batches(n_rows: int, width: int, tokens: int) -> Iterator[slice]:
+    """Rows of at most so many tokens together."""
+    rows = max(1, tokens // width)
+    return (slice(i, min(n_rows, i + rows)) for i in range(0, n_rows, rows))
+
+
+def held_out_rows(recipe: TrainRecipe, split: Split) -> Iterator[StepRows]:
+    """Rows of a held-out split, dealt as the training's are, always the same: each once at most
+    and about `train.eval_tokens` in all."""
+    order = order_of(split, recipe, seed=0)
+    if isinstance(order, BucketLoader):
+        wanted = recipe.train.eval_tokens
+        for index in range(order.n_windows):
+            rows = step_rows(order, recipe.batch_ramp, recipe.train.seq_len, index)
+            yield rows
+            wanted -= rows.windows.ids_BT.size
+            if wanted <= 0:
+                return
+        return
+    wanted = min(order.n_windows, max(1, recipe.train.eval_tokens // recipe.train.seq_len))
+    yield StepRows(order.batch(0, wanted), np.arange(wanted))
+
+
 def open_data(recipe: TrainRecipe) -> TrainingData:
     """Open the shards of a recipe.
 
@@ -66,7 +114,9 @@ def open_data(recipe: TrainRecipe) -> TrainingData:
     opened = [open_shards(directory) for directory in data.directories]
     _require_one_tokenizer(opened)
     n_windows = recipe.batch_ramp.first_token(recipe.steps) // train.seq_len
-    orders = [_order(shards.train, recipe) for shards in opened]
+    if data.packing == "buckets":  # whose index counts batches
+        n_windows = recipe.steps
+    orders = [order_of(shards.train, recipe, train.seed) for shards in opened]
     held_out: dict[str, HeldOut] = {}
     order: Order = orders[0]
     names, counts = ["the shards"], [n_windows]
@@ -84,24 +134,39 @@ def open_data(recipe: TrainRecipe) -> TrainingData:
     for name, shards, count in zip(names, opened, counts, strict=True):
         windows = eval_windows(shards.held_out, train.seq_len, eval_tokens)
         held_out[name if data.mixture else ""] = HeldOut(count / n_windows, windows)
+    distinct = [each.n_windows * train.seq_len for each in orders]
+    if data.packing == "buckets":
+        distinct = [shards.train.n_tokens for shards in opened]
     return TrainingData(
         order=order,
         held_out=held_out,
         vocab_size=opened[0].vocab_size,
         eos_id=opened[0].eos_id,
+        shards=opened[0],
         tokenizer_directory=opened[0].tokenizer_directory,
         warnings=tuple(
-            _warning(name, count * train.seq_len, each.n_windows * train.seq_len)
-            for name, count, each in zip(names, counts, orders, strict=True)
+            _warning(name, count * unique // each.n_windows, unique)
+            for name, count, each, unique in zip(names, counts, orders, distinct, strict=True)
             if count / each.n_windows > MOST_EPOCHS
         ),
     )
 
 
-def _order(split: Split, recipe: TrainRecipe) -> Order:
-    if recipe.data.packing == "best-fit":
-        return PackedLoader(split, recipe.train.seq_len, recipe.train.seed)
-    return Loader(split, recipe.train.seq_len, recipe.train.seed)
+def order_of(split: Split, recipe: TrainRecipe, seed: int) -> Order:
+    """The windows of a split as the recipe wants them dealt.
+
+    Raises:
+        DataError: The split is too short.
+    """
+    train, packing = recipe.train, recipe.data.packing
+    if packing == "best-fit":
+        return PackedLoader(split, train.seq_len, seed)
+    if packing == "streams":
+        return StreamLoader(split, train.seq_len, train.global_batch_tokens // train.seq_len)
+    if packing == "buckets":
+        pieces = in_pieces(split, train.seq_len)
+        return BucketLoader(pieces, train.seq_len, train.global_batch_tokens, seed)
+    return Loader(split, train.seq_len, seed)
 
 
 def _weights(data: DataConfig, opened: list[Shards]) -> list[tuple[tuple[float, float], ...]]:

@@ -1,4 +1,4 @@
-"""Pre-training of a decoder on token shards: the `Task` for the loop, from recipe to result.
+"""Pre-training from recipe to result, and the `Task` of next-token prediction for the loop.
 
 Not for the loop itself (`loop.py`) nor the run directory's bookkeeping (`run_directory.py`).
 """
@@ -23,22 +23,25 @@ from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
 from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
-from isoflop.models.config import DecoderConfig
+from isoflop.models.build import build_model
+from isoflop.models.config import AnyConfig
 from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 from isoflop.models.moe import count_assigned, expert_use
-from isoflop.training.batches import HeldOut, TrainingData, open_data
+from isoflop.training.batches import HeldOut, TrainingData, micro_batches, open_data, step_rows
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
+from isoflop.training.masked import masked_work
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claim, seal
 from isoflop.training.scaling import Scaling, scale_output
 from isoflop.training.schedules import learning_rate_factor
-from isoflop.training.step import Task
+from isoflop.training.seq2seq import pair_work, span_work
+from isoflop.training.step import Task, Work
 
 SAMPLE_TOKENS = 48
 EVAL_ROWS = 16
@@ -59,8 +62,8 @@ class TrainResult:
     steps: int
     loss: float
     """Final held-out loss in nats per token."""
-    bits_per_byte: float
-    """Final held-out loss per byte of text."""
+    bits_per_byte: float | None
+    """Final held-out loss per byte of text; None where not every byte is foretold."""
     seconds: float
     """Wall-clock seconds of training, over all sessions."""
     peak_memory_bytes: int
@@ -103,11 +106,11 @@ def _train(
 ) -> TrainResult:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
-    data = open_data(recipe)
-    for warning in data.warnings:
+    work = work_of(recipe)
+    for warning in work.warnings:
         warn(warning)
-    config = recipe.model.decoder_config(data.vocab_size, recipe.train.seq_len)
-    model = Decoder(config)
+    config = work.config
+    model = build_model(config)
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
     scale_output(model, scaling)
@@ -116,15 +119,15 @@ def _train(
         model,
         build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
-        next_token_task(recipe, data),
-        _loop_config(recipe, config),
+        work.task,
+        _loop_config(recipe, work),
         out,
         progress,
         branch_from,
     )
     score = _last_row(out / "evals.jsonl")
     progress.finish(f"held-out loss {score['loss']:.4f}")
-    save_model(model, out / "model", data.tokenizer_directory)
+    save_model(model, out / "model", work.tokenizer_directory)
     count = count_parameters(config)
     return TrainResult(
         run=out,
@@ -134,13 +137,37 @@ def _train(
         flops=state.flops,
         steps=state.step,
         loss=score["loss"],
-        bits_per_byte=score["bits_per_byte"],
+        bits_per_byte=score.get("bits_per_byte"),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )
 
 
-def scaling_of(recipe: TrainRecipe, config: DecoderConfig) -> Scaling:
+def work_of(recipe: TrainRecipe) -> Work:
+    """Open the data of a recipe and make its objective's task.
+
+    Raises:
+        ArtifactError: The shards cannot be used.
+        DataError: There is too little data, or the tokenizer lacks tokens that are needed.
+    """
+    if recipe.kind == "seq2seq":
+        return pair_work(recipe)
+    data = open_data(recipe)
+    if recipe.kind == "masked":
+        return masked_work(recipe, data)
+    if recipe.kind == "spans":
+        return span_work(recipe, data)
+    config = recipe.model.decoder_config(data.vocab_size, recipe.train.seq_len)
+    return Work(
+        config=config,
+        task=next_token_task(recipe, data),
+        tokenizer_directory=data.tokenizer_directory,
+        flops_per_token=flops_per_token(config, recipe.train.seq_len).training,
+        warnings=data.warnings,
+    )
+
+
+def scaling_of(recipe: TrainRecipe, config: AnyConfig) -> Scaling:
     """How much larger the model is than the one whose learning rate was tuned."""
     optimizer = recipe.optimizer
     return Scaling.of(config.d_model, config.n_layers, optimizer.base_width, optimizer.base_depth)
@@ -150,13 +177,12 @@ def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, To
     """Next-token prediction on the training splits, judged on the held-out ones."""
     train = recipe.train
     tokenizer = load_tokenizer(data.tokenizer_directory)
-    micro = train.micro_batch_tokens // train.seq_len
     ramp = recipe.batch_ramp
 
     def batches(step: int) -> list[TokenBatch]:
-        rows = ramp.batch_tokens(step) // train.seq_len
-        windows = data.order.batch(ramp.first_token(step) // train.seq_len, rows)
-        return [_token_batch(windows, slice(i, i + micro)) for i in range(0, rows, micro)]
+        windows = step_rows(data.order, ramp, train.seq_len, step).windows
+        slices = micro_batches(*windows.ids_BT.shape, train.micro_batch_tokens)
+        return [_token_batch(windows, rows) for rows in slices]
 
     def samples(model: Decoder) -> list[Mapping[str, str]]:
         written: list[Mapping[str, str]] = []
@@ -263,12 +289,12 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     return at
 
 
-def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
+def _loop_config(recipe: TrainRecipe, work: Work) -> LoopConfig:
     train = recipe.train
     return LoopConfig(
         steps=recipe.steps,
         batch_tokens=recipe.batch_ramp.batch_tokens,
-        flops_per_token=flops_per_token(config, train.seq_len).training,
+        flops_per_token=work.flops_per_token,
         peak_flops=_measured_peak(train.dtype, torch.get_num_threads()),
         clip_norm=recipe.optimizer.clip_norm,
         log_every=train.log_every,
@@ -281,12 +307,12 @@ def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
         ),
         tensorboard=train.tensorboard,
         guard=recipe.guard,
-        forecaster=_forecaster(recipe, config) if recipe.forecast.on else None,
+        forecaster=_forecaster(recipe, work.config) if recipe.forecast.on else None,
         average_decay=recipe.optimizer.average_decay,
     )
 
 
-def _forecaster(recipe: TrainRecipe, config: DecoderConfig) -> Forecaster:
+def _forecaster(recipe: TrainRecipe, config: AnyConfig) -> Forecaster:
     ramp, rate = recipe.batch_ramp, _learning_rate(recipe)
     return Forecaster(
         recipe.forecast,

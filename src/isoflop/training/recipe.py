@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from isoflop.core.errors import RecipeError
-from isoflop.models.config import DECODER_FORMS
 from isoflop.models.recipe import ModelConfig
 from isoflop.training.batch_ramp import BatchRamp
 from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
+from isoflop.training.objective_recipe import Kind, ObjectiveConfig, objective_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
 
 
@@ -45,9 +45,15 @@ class DataConfig:
     """Several of them, mixed on the fly."""
     temperature: float = 1.0
     """Weights are raised to 1/temperature: above 1, small sources of a mixture get more."""
-    packing: Literal["stream", "best-fit"] = "stream"
+    pairs: Path | None = None
+    """In place of shards: a file of JSON lines {"source": ..., "target": ...}, one pair each."""
+    tokenizer: Path | None = None
+    """Of the pairs; a directory made by `isoflop tokenizer train`."""
+    packing: Literal["stream", "best-fit", "buckets", "streams"] = "stream"
     """stream: documents one after the other, cut where a sequence ends; best-fit: whole
-    documents packed into sequences, with a little padding."""
+    documents packed into sequences, with a little padding; buckets: documents (long ones in
+    pieces) in batches of their own length; streams: the text in its own order, every row going on
+    where it stopped (truncated back-propagation through time)."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot.
@@ -56,8 +62,13 @@ class DataConfig:
             RecipeError: Lists every impossible value at once.
         """
         problems = []
-        if (self.shards is None) == (not self.mixture):
-            problems.append("give either data.shards or [[data.mixture]] tables")
+        given = (self.shards is not None, bool(self.mixture), self.pairs is not None)
+        if sum(given) != 1:
+            problems.append("give one of data.shards, [[data.mixture]] tables and data.pairs")
+        if (self.tokenizer is None) != (self.pairs is None):
+            problems.append("data.pairs and data.tokenizer go together")
+        if self.mixture and self.packing in ("buckets", "streams"):
+            problems.append(f"data.packing = {self.packing} is for one shard directory")
         if not self.temperature > 0:
             problems.append(f"data.temperature = {self.temperature} must be positive")
         if self.temperature != 1 and not self.mixture:
@@ -70,8 +81,8 @@ class DataConfig:
                 problems.append(f"source {source.name}: give weight or curriculum, not both")
             if source.weight is not None and not source.weight > 0:
                 problems.append(f"source {source.name}: weight {source.weight} must be positive")
-        given = [s.weight is not None or bool(s.curriculum) for s in self.mixture]
-        if any(given) and not all(given):
+        weighed = [s.weight is not None or bool(s.curriculum) for s in self.mixture]
+        if any(weighed) and not all(weighed):
             problems.append("give weights to all sources of data.mixture or to none")
         if self.temperature != 1 and any(source.curriculum for source in self.mixture):
             problems.append("data.temperature and a curriculum do not go together")
@@ -83,7 +94,16 @@ class DataConfig:
         """All shard directories."""
         if self.shards is not None:
             return (self.shards,)
+        if self.pairs is not None:
+            return ()
         return tuple(source.shards for source in self.mixture)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that are read beside shards."""
+        if self.pairs is None or self.tokenizer is None:
+            return ()
+        return (self.pairs, self.tokenizer / "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,8 @@ class TrainRecipe:
     """Token shards."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Architecture."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is foretold."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and schedule."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -145,6 +167,16 @@ class TrainRecipe:
         problems = list(_problems(self))
         if problems:
             raise RecipeError("; ".join(problems), where="train recipe")
+
+    @property
+    def kind(self) -> Kind:
+        """The objective: as given, or what the architecture and the data are for."""
+        if self.objective.kind is not None:
+            return self.objective.kind
+        if self.data.pairs is not None:
+            return "seq2seq"
+        found: dict[str, Kind] = {"bert": "masked", "t5": "spans"}
+        return found.get(self.model.resolved_architecture, "causal")
 
     @property
     def steps(self) -> int:
@@ -202,13 +234,24 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     found += optimizer_problems(optimizer)
     found += guard_problems(recipe.guard)
     found += forecast_problems(recipe.forecast)
-    found += model.problems()
-    if model.resolved_architecture not in DECODER_FORMS:
-        found.append(
-            f"model.architecture = {model.resolved_architecture} is no decoder, and next tokens "
-            "are predicted by decoders"
-        )
-    return found
+    unfit = model.problems()
+    return found + (unfit or list(_objective_problems(recipe)))
+
+
+def _objective_problems(recipe: TrainRecipe) -> Iterator[str]:
+    data, kind = recipe.data, recipe.kind
+    architecture = recipe.model.resolved_architecture
+    yield from objective_problems(
+        recipe.objective, kind, architecture, data.packing, recipe.train.seq_len
+    )
+    if (kind == "seq2seq") != (data.pairs is not None):
+        yield f"objective.kind = {kind}: seq2seq and data.pairs go together"
+    if data.packing in ("buckets", "streams") and recipe.train.initial_batch_tokens is not None:
+        yield f"data.packing = {data.packing} is for batches that do not grow"
+    if kind != "causal" and data.mixture:
+        yield f"a mixture is for causal models, not for {kind}"
+    if kind != "causal" and (recipe.optimizer.base_width or recipe.optimizer.base_depth):
+        yield "optimizer.base_width and base_depth are for decoders"
 
 
 def _ramp_problems(train: TrainConfig) -> Iterator[str]:

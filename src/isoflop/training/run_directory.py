@@ -20,7 +20,7 @@ from isoflop.core.artifact import (
     write_json,
     write_manifest,
 )
-from isoflop.core.errors import RunError
+from isoflop.core.errors import ArtifactError, RunError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
 from isoflop.training.recipe import DataConfig, TrainRecipe
@@ -29,7 +29,10 @@ from isoflop.version import __version__
 FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
-_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes", "forecast.")
+_FREE = (
+    "data.shards", "data.pairs", "data.tokenizer", "train.threads", "train.micro_batch_tokens",
+    "processes", "forecast.",
+)  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""
 
@@ -58,6 +61,7 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
     for shards_dir in recipe.data.directories:
         read_manifest(shards_dir, "shards")
     shards = [sha256_file(shards_dir / MANIFEST) for shards_dir in recipe.data.directories]
+    shards += [_fingerprint(file) for file in recipe.data.files]
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
@@ -88,13 +92,23 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
         )
     differing = list(_differences(config["recipe"], resolved))
     if config["shards_sha256"] != shards:
-        differing.append("data.shards were other shards")
+        files = recipe.data.files
+        what = (
+            "data.pairs or its tokenizer were others" if files else "data.shards were other shards"
+        )
+        differing.append(what)
     if differing:
         raise RunError(
             f"this {kind} was started with another recipe: " + "; ".join(differing[:5]),
             where=str(directory),
             fix="Use the recipe it was started with, or another directory with -o",
         )
+
+
+def _fingerprint(file: Path) -> str:
+    if not file.is_file():
+        raise ArtifactError("no such file", where=str(file))
+    return sha256_file(file)
 
 
 def seal(directory: Path, recipe: TrainRecipe) -> None:
@@ -107,7 +121,7 @@ def seal(directory: Path, recipe: TrainRecipe) -> None:
         kind="run",
         config=to_dict(recipe),
         machine=machine(),
-        inputs=recipe.data.directories,
+        inputs=(*recipe.data.directories, *recipe.data.files),
         seed=recipe.train.seed,
         files=files,
     )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from isoflop.models.config import AnyConfig
 from isoflop.training.health import squared_norm
 from isoflop.training.optimizers import set_learning_rate
 
@@ -44,6 +46,18 @@ class Task(Generic[ModelT, BatchT]):
     """Batches taken → what the logs say of where the data stands: shares and epochs of sources."""
     describe: Callable[[int], Mapping[str, Any]] = lambda step: {}
     """Step → where its batch comes from, for the event that leaves it out."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a recipe comes to once its data are open: a shape of model and what it is trained on."""
+
+    config: AnyConfig
+    task: Task[Any, Any]
+    tokenizer_directory: Path
+    flops_per_token: float
+    """Of training, for each of the tokens that the recipe counts."""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
