@@ -26,7 +26,7 @@ SHORTEST = 200
 """Characters below which a docstring says too little."""
 RECIPE = """\
 # isoflop mixture mixture.toml -o search
-proxies = 16
+proxies = 12
 repeats = 3
 checks = 2
 target_tokens = 20_000_000
@@ -54,11 +54,11 @@ learning_rate = 4e-3
 warmup_tokens = 50_000
 
 [train]
-tokens = 500_000
+tokens = 400_000
 seq_len = 128
 global_batch_tokens = 2048
 micro_batch_tokens = 2048
-eval_tokens = 120_000
+eval_tokens = 90_000
 """
 
 
