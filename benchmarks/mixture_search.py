@@ -59,6 +59,8 @@ seq_len = 128
 global_batch_tokens = 2048
 micro_batch_tokens = 2048
 eval_tokens = 90_000
+evaluations = 1
+tensorboard = false
 """
 
 
