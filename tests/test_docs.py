@@ -18,6 +18,7 @@ from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe
 from isoflop.data.recipe import DataRecipe
+from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
 from isoflop.training.recipe import TrainRecipe
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
     "demo-data.toml": DataRecipe,
     "ladder.toml": LadderRecipe,
+    "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
 }
 PAGES = [
@@ -191,7 +193,12 @@ def test_a_recipe_loads_and_says_how_to_run_it(name: str) -> None:
     assert f"isoflop {COMMAND_OF[RECIPES[name]]} recipes/{name} -o " in head
 
 
-COMMAND_OF = {DataRecipe: "data build", LadderRecipe: "ladder", TrainRecipe: "train"}
+COMMAND_OF = {
+    DataRecipe: "data build",
+    LadderRecipe: "ladder",
+    MixtureRecipe: "mixture",
+    TrainRecipe: "train",
+}
 
 
 def test_the_example_run_is_one_of_which_the_example_ladders_law_speaks() -> None:

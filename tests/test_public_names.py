@@ -81,8 +81,8 @@ def test_a_public_name_says_what_it_is_and_takes_typed_values(
 
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
-        *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "laws"),
-        *("plan", "models", "import", "export", "report", "ledger", "chat"),
+        *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture"),
+        *("laws", "plan", "models", "import", "export", "report", "ledger", "chat"),
     }
 
 

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from isoflop.core.errors import TableError
-from isoflop.laws.mixture import MixtureLaw, fit_mixture, from_document
+from isoflop.laws.mixture import MixtureLaw, fit_mixture, from_document, left_out
 
 LAWS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "laws"
 needs_data = pytest.mark.skipif(not LAWS.is_dir(), reason="the shared data are absent")
@@ -143,3 +143,47 @@ def test_published_mixtures_are_foretold_from_others() -> None:
     assert np.abs(foretold / losses - 1.0).mean() < 0.33 * np.abs(plain / losses - 1.0).mean()
     ranks = [spearmanr(foretold[:, i], losses[:, i]).statistic for i in range(len(domains))]
     assert np.median(ranks) > 0.9
+
+
+def test_the_best_mixture_keeps_to_smallest_shares_and_sums() -> None:
+    law = _fitted(0.001)
+    free = law.best().weights
+    kept = law.best(least={"books": 0.5}, together=(("web", "code"), 0.3)).weights
+    assert free["books"].value < 0.5
+    assert kept["web"].value + kept["code"].value <= 0.3 + 1e-6
+    assert kept["books"].value == pytest.approx(0.7, abs=1e-3)
+
+
+def test_a_domain_without_reference_does_not_count_in_the_worst_case() -> None:
+    law = _fitted(0.001)
+    even = dict(zip(VALIDATION, law.losses(np.full(3, 1 / 3))[0], strict=True))
+    alone = law.worst_case({"code": even["code"]})
+    assert alone.weights["code"].value == pytest.approx(
+        law.best({"code": 1.0}).weights["code"].value
+    )
+    with pytest.raises(TableError, match="no loss of any"):
+        law.worst_case({"music": 1.0})
+
+
+def test_outcomes_scatter_as_the_runs_did_and_together_where_they_did() -> None:
+    rng = np.random.default_rng(3)
+    r = rng.dirichlet(np.ones(3), size=60)
+    shared = 0.01 * rng.standard_normal((60, 1))  # one luck for all domains of a run
+    law = fit_mixture(
+        r, _truth(r) * np.exp(shared), training=TRAINING, validation=VALIDATION, bootstrap=200
+    )
+    drawn = np.log(law.outcomes([0.4, 0.3, 0.3])[:, 0])
+    assert drawn.std(axis=0) == pytest.approx(np.full(4, 0.0105), rel=0.25)
+    assert np.corrcoef(drawn.T).min() > 0.8
+    steady = np.log(law.outcomes([0.4, 0.3, 0.3], noise=0.0)[:, 0])
+    assert steady.std(axis=0).max() < 0.5 * drawn.std(axis=0).min()
+
+
+def test_left_out_mixtures_are_foretold_where_there_is_a_law_and_only_there() -> None:
+    rng = np.random.default_rng(4)
+    r = np.concatenate([np.full((3, 3), 1 / 3), rng.dirichlet(np.ones(3), size=15)])
+    exact = _truth(r)
+    assert left_out(r, exact) == pytest.approx(exact, rel=2e-3)
+    luck = 2.0 * np.exp(0.01 * rng.standard_normal((18, 4)))
+    off = luck - left_out(r, luck)
+    assert (off**2).sum() > 0.9 * ((luck - luck.mean(axis=0)) ** 2).sum()

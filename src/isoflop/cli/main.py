@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tokenize": ("isoflop.cli.tokenize", "turn a corpus into shards of tokens"),
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
+    "mixture": ("isoflop.cli.mixture", "the best shares of several sources, found by tiny models"),
     "laws": ("isoflop.cli.laws", "fit a law to runs, predict with it, find the optimum"),
     "emergence": ("isoflop.cli.emergence", "whether abilities in a table of scores emerge"),
     "plan": ("isoflop.cli.plan", "a whole run from a budget: size, data, layout, time, cost, loss"),

@@ -13,9 +13,8 @@ mixture, and so has the worst case. Shape legend: `B` resamples, `R` runs, `I` v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from numpy.typing import ArrayLike
 
 from isoflop.core.errors import TableError
 from isoflop.laws.family import (
-    Beliefs,
     Estimate,
     Family,
     check_level,
@@ -31,20 +29,17 @@ from isoflop.laws.family import (
     ends,
     fit_curves,
     named,
-    resamples,
     spread,
 )
 from isoflop.laws.forms import Array
+from isoflop.laws.mixture_fit import DRAW_STEPS, curve, fit_domain, refits
+from isoflop.laws.simplex import SIMPLEX, Limits, losses_of, minimise
 
 FORM = "mixture"
 FORMULA = "L_i(r) = c_i + k_i*exp(sum_j t_ij*r_j)"
-SIMPLEX = 1e-3  # rounding that weights adding up to 1 may show
-PROPOSALS = 512
-DRAW_STEPS = 30
-STEPS = 400
-SLOPE_WIDTH = 3.0  # nobody has published a t beyond: losses would change by e^3 between domains
-FLOOR_SHARE = 0.5
-FLOOR_WIDTH = 1.0
+NOISES = 10
+"""Outcomes simulated of each draw of a law."""
+FEWEST_FREEDOM = 3
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,10 @@ class Mixture:
 class MixtureLaw(Family):
     """A law fitted by `fit_mixture`.
 
-    `noise` holds `training` and `validation`, the names of the domains, and `scatter`, the standard
-    deviation of each validation domain's log loss.
+    `noise` holds `training` and `validation`, the names of the domains; `scatter`, the standard
+    deviation of each validation domain's log loss about the law, and `covariance`, the same between
+    domains (a run that is lucky in one is often lucky in another); and `freedom`, the runs beyond
+    the unknowns of a domain, which say how well those are known.
     """
 
     @property
@@ -86,7 +83,7 @@ class MixtureLaw(Family):
     def losses(self, weights: ArrayLike) -> Array:
         """Losses (A, I) of mixtures (A, J), nats per token."""
         mixtures = np.atleast_2d(np.asarray(weights, dtype=np.float64))
-        return np.asarray(_losses(*self._parts(self.values()), mixtures)[0])
+        return np.asarray(losses_of(*self._parts(self.values()), mixtures)[0])
 
     def predict(self, weights: Mapping[str, float], level: float = 0.9) -> dict[str, Estimate]:
         """The loss of each validation domain under a mixture, with its interval.
@@ -110,6 +107,8 @@ class MixtureLaw(Family):
         target: Mapping[str, float] | None = None,
         *,
         most: Mapping[str, float] | None = None,
+        least: Mapping[str, float] | None = None,
+        together: tuple[Collection[str], float] | None = None,
         level: float = 0.9,
         seed: int = 0,
     ) -> Mixture:
@@ -118,19 +117,23 @@ class MixtureLaw(Family):
         Args:
             target: Weight of each validation domain; equal ones when None.
             most: Largest share of a training domain, where its data are few.
+            least: Smallest share, below which the law was not fitted.
+            together: Training domains, and the largest sum of their shares.
 
         Raises:
             TableError: An unknown domain, weights that are not positive somewhere, or limits that
                 leave no mixture.
         """
-        goal = self._goal(target)
-        return self._search(goal[None], np.zeros((1, 1)), most, level, seed)
+        limits = Limits.of(self.training, most=most, least=least, together=together)
+        return self._search(self._goal(target)[None], np.zeros(1), limits, level, seed)
 
     def worst_case(
         self,
         reference: Mapping[str, float],
         *,
         most: Mapping[str, float] | None = None,
+        least: Mapping[str, float] | None = None,
+        together: tuple[Collection[str], float] | None = None,
         level: float = 0.9,
         seed: int = 0,
     ) -> Mixture:
@@ -138,13 +141,35 @@ class MixtureLaw(Family):
         (Xie et al. 2023), reached on the law instead of by training a proxy.
 
         Args:
-            reference: Loss of each validation domain under the mixture to compare with.
+            reference: Loss of each validation domain under the mixture to compare with; a domain
+                left out does not count.
+
+        Raises:
+            TableError: No domain of the law has a reference, or as `best`.
         """
-        absent = [name for name in self.validation if name not in reference]
-        if absent:
-            raise TableError(f"the reference has no loss of {', '.join(absent)}", where=FORM)
-        offsets = np.array([[float(reference[name]) for name in self.validation]])
-        return self._search(np.eye(len(self.validation)), offsets.T, most, level, seed)
+        rows, offsets = self._excess(reference)
+        limits = Limits.of(self.training, most=most, least=least, together=together)
+        return self._search(rows, offsets, limits, level, seed)
+
+    def outcomes(
+        self, weights: ArrayLike, noise: float | Sequence[float] = 1.0, seed: int = 0
+    ) -> Array:
+        """Plausible losses (S, A, I) of runs with mixtures (A, J): draws of the law, each with the
+        scatter of runs about it.
+
+        Args:
+            noise: Of each mixture, the share of the scatter that is left: below 1 for the mean of
+                several runs.
+        """
+        mixtures = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+        centre = np.log(np.maximum(losses_of(*self._parts(self.draws), mixtures), 1e-9))
+        centre = np.tile(centre, (NOISES, 1, 1))
+        rng = np.random.default_rng(seed)
+        values, vectors = np.linalg.eigh(np.array(self.noise["covariance"]))
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        luck = rng.standard_normal(centre.shape) @ root.T
+        luck *= _uncertain_scale(self.noise["freedom"], len(centre), rng)[:, None, None]
+        return np.asarray(np.exp(centre + np.broadcast_to(noise, len(mixtures))[:, None] * luck))
 
     def _goal(self, target: Mapping[str, float] | None) -> Array:
         given = dict.fromkeys(self.validation, 1.0) if target is None else dict(target)
@@ -158,42 +183,40 @@ class MixtureLaw(Family):
             )
         return np.asarray(goal / goal.sum())
 
+    def _excess(self, reference: Mapping[str, float]) -> tuple[Array, Array]:
+        counted = [i for i, name in enumerate(self.validation) if name in reference]
+        if not counted:
+            raise TableError(
+                "the reference has no loss of any of the domains",
+                where=FORM,
+                fix=f"They are {', '.join(self.validation)}",
+            )
+        offsets = np.array([float(reference[self.validation[i]]) for i in counted])
+        return np.eye(len(self.validation))[counted], offsets
+
     def _search(
-        self, rows: Array, offsets: Array, most: Mapping[str, float] | None, level: float, seed: int
+        self, rows: Array, offsets: Array, limits: Limits, level: float, seed: int
     ) -> Mixture:
         """Minimise max over rows of (row · L(r) - offset), for the law and for each draw."""
         check_level(level)
-        upper = np.array([float((most or {}).get(name, 1.0)) for name in self.training])
-        if upper.sum() < 1.0 - SIMPLEX or np.any(upper < 0.0):
-            raise TableError(
-                f"the limits allow {upper.sum():.0%} of a mixture",
-                where="most",
-                fix="Let the largest shares add up to at least 1",
-            )
         rng = np.random.default_rng(seed)
-        point = _minimise(*self._parts(self.values()), rows, offsets, upper, rng)[0]
-        drawn = _minimise(*self._parts(self.draws), rows, offsets, upper, rng)
-        inside = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+        point = minimise(*self._parts(self.values()), rows, offsets, limits, rng)[0]
+        drawn = minimise(*self._parts(self.draws), rows, offsets, limits, rng)
         weights = {
-            name: Estimate(float(p), float(min(a, p)), float(max(b, p)), level)
-            for name, p, a, b in zip(self.training, point, *inside, strict=True)
+            name: interval(float(value), drawn[:, j], level)
+            for j, (name, value) in enumerate(zip(self.training, point, strict=True))
         }
-        losses = self._estimates(point[None], level)
-        at_draws = _losses(*self._parts(self.draws), point[None])[:, 0]
-        reached = (at_draws @ rows.T - offsets.T).max(axis=1)
-        value = float((self.losses(point) @ rows.T - offsets.T).max())
-        low, high = np.quantile(reached, [0.5 - level / 2, 0.5 + level / 2])
-        objective = Estimate(value, float(min(low, value)), float(max(high, value)), level)
-        return Mixture(weights, losses, objective)
+        reached = (self.outcomes(point)[:, 0] @ rows.T - offsets).max(axis=1)
+        value = float((self.losses(point) @ rows.T - offsets).max())
+        return Mixture(
+            weights, self._estimates(point[None], level), interval(value, reached, level)
+        )
 
     def _estimates(self, mixture: Array, level: float) -> dict[str, Estimate]:
-        centre = self.losses(mixture)[0]
-        drawn = np.log(np.maximum(_losses(*self._parts(self.draws), mixture)[:, 0], 1e-9))
-        reach = NormalDist().inv_cdf(0.5 + level / 2)
-        half = reach * np.hypot(drawn.std(axis=0), self.noise["scatter"])
+        centre, simulated = self.losses(mixture)[0], self.outcomes(mixture)[:, 0]
         return {
-            name: Estimate(float(v), float(v * np.exp(-h)), float(v * np.exp(h)), level)
-            for name, v, h in zip(self.validation, centre, half, strict=True)
+            name: interval(float(value), simulated[:, i], level)
+            for i, (name, value) in enumerate(zip(self.validation, centre, strict=True))
         }
 
     def _parts(self, printed: Array) -> tuple[Array, Array]:
@@ -247,14 +270,15 @@ def fit_mixture(
             where=FORM,
             fix="Add mixtures until every domain's share varies on its own",
         )
+    fits = [fit_domain(r, column) for column in loss.T]
+    off = np.stack([fit.residual for fit in fits], axis=1)
+    freedom = max(runs - count - 1, 1)
     rng = np.random.default_rng(seed)
-    repeats = np.concatenate([np.ones((1, runs)), resamples(np.arange(runs), bootstrap, rng)])
-    tables, scatter = [], []
-    for column in loss.T:
-        table, deviation = _fit_domain(r, column, repeats)
-        tables.append(table)
-        scatter.append(deviation)
-    printed = np.stack(tables, axis=1).reshape(len(repeats), -1)
+    # Rows of residuals combined at random: noise of their covariance, domains kept together.
+    luck = rng.standard_normal((bootstrap, runs, runs)) @ off / np.sqrt(freedom)
+    luck *= _uncertain_scale(freedom, bootstrap, rng)[:, None, None]
+    tables = [refits(fit, r, luck[:, :, i], rng) for i, fit in enumerate(fits)]
+    printed = np.stack(tables, axis=1).reshape(1 + bootstrap, -1)
     names = [
         name
         for domain in validation
@@ -272,7 +296,13 @@ def fit_mixture(
         parameters=named(names, printed[0]),
         stderr=named(names, spread(printed[1:])),
         draws=printed[1:],
-        noise={"training": list(training), "validation": list(validation), "scatter": scatter},
+        noise={
+            "training": list(training),
+            "validation": list(validation),
+            "scatter": [fit.scatter for fit in fits],
+            "covariance": (off.T @ off / freedom).tolist(),
+            "freedom": freedom,
+        },
         objective="lsq",
         n_runs=runs,
         domain={name: ends(r[:, j]) for j, name in enumerate(training)},
@@ -295,88 +325,35 @@ def _check_simplex(weights: Array, where: str) -> None:
         )
 
 
-def _fit_domain(r: Array, loss: Array, repeats: Array) -> tuple[Array, float]:
-    """Printed c, k, t (B, 2 + J) for each resample, and the scatter of the log loss.
+def left_out(weights: ArrayLike, losses: ArrayLike) -> Array:
+    """Losses (R, I) that the law foretells of each mixture when fitted to the others alone; runs of
+    one mixture are left out together.
 
-    Coordinates: the floor as a share of the lowest loss, through a logistic, and ln of what the
-    loss has above it in each pure domain. Weak beliefs hold what no mixture shows.
+    Raises:
+        TableError: Shapes disagree.
     """
-    lowest, domains = float(loss.min()), r.shape[1]
-    target = np.log(loss)
-
-    def model(theta: Array) -> tuple[Array, Array]:
-        share = 1.0 / (1.0 + np.exp(-theta[:, :1]))
-        rise = np.exp(np.clip(theta[:, 1:] @ r.T, -50.0, 50.0))
-        value = share * lowest + rise
-        jacobian = np.empty((len(theta), len(r), 1 + domains))
-        jacobian[:, :, 0] = share * (1.0 - share) * lowest
-        jacobian[:, :, 1:] = rise[:, :, None] * r
-        return np.log(value), jacobian / value[:, :, None]
-
-    above = np.log(np.maximum(loss - 0.5 * lowest, 1e-6 * lowest))
-    slopes = np.linalg.lstsq(r, above, rcond=None)[0]
-    start = np.concatenate([[0.0], slopes])
-    centre = np.append(0.0, np.full(domains, float(above.mean())))
-    width = np.append(FLOOR_WIDTH, np.full(domains, SLOPE_WIDTH))
-    scatter, freedom = 0.01, max(len(r) - domains - 1, 1)
-    for _ in range(3):  # the weight of the beliefs depends on the scatter, and it on the fit
-        beliefs = Beliefs(centre, scatter**2 / width**2)
-        best = fit_curves(model, target, np.ones(len(r)), start[None], beliefs, 200)[0]
-        off = model(best)[0][0] - target
-        scatter = max(float(np.sqrt(off @ off / freedom)), 1e-9)
-    starts = np.broadcast_to(best[0], (len(repeats), 1 + domains))
-    theta = fit_curves(model, target, repeats, starts, beliefs, DRAW_STEPS)[0]
-    theta[0] = best[0]
-    level = theta[:, 1:].mean(axis=1, keepdims=True)
-    floor = lowest / (1.0 + np.exp(-theta[:, :1]))
-    return np.concatenate([floor, np.exp(level), theta[:, 1:] - level], axis=1), scatter
+    r, loss = np.asarray(weights, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if r.ndim != 2 or loss.ndim != 2 or len(r) != len(loss):
+        raise TableError(f"weights {r.shape} and losses {loss.shape} do not fit", where=FORM)
+    _, group = np.unique(np.round(r, 6), axis=0, return_inverse=True)
+    kept = (group.ravel()[:, None] != group.ravel()[None, :]).astype(np.float64)
+    found = np.empty_like(loss)
+    for i, column in enumerate(loss.T):
+        fit = fit_domain(r, column)
+        starts = np.broadcast_to(fit.theta, (len(r), len(fit.theta)))
+        target = np.log(column)
+        theta = fit_curves(curve(fit.lowest, r), target, kept, starts, fit.beliefs, DRAW_STEPS)[0]
+        found[:, i] = np.exp(np.diagonal(curve(fit.lowest, r)(theta)[0]))
+    return found
 
 
-def _losses(floor: Array, slopes: Array, mixtures: Array) -> Array:
-    """Losses (B, A, I) of floors (B, I) and slopes (B, I, J) at mixtures (A, J)."""
-    rise = np.exp(np.clip(np.einsum("bij,aj->bai", slopes, mixtures), -50.0, 50.0))
-    return np.asarray(floor[:, None, :] + rise)
+def interval(value: float, drawn: Array, level: float) -> Estimate:
+    """A value with the interval of draws (S,) of it, which it lies within."""
+    low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
+    return Estimate(value, float(min(low, value)), float(max(high, value)), level)
 
 
-def _minimise(
-    floor: Array, slopes: Array, rows: Array, offsets: Array, upper: Array,
-    rng: np.random.Generator,
-) -> Array:  # fmt: skip
-    """The best mixture (B, J) of each law: the best Dirichlet proposal, then mirror descent.
-
-    The objective is convex, so the descent from the proposal ends at the one optimum; the proposals
-    only save steps (RegMix's search, Liu et al. 2024, without its million of them).
-    """
-    count = slopes.shape[2]
-    proposals = _below(rng.dirichlet(np.ones(count), size=PROPOSALS), upper)
-    worth = (_losses(floor, slopes, proposals) @ rows.T - offsets.T).max(axis=2)
-    at = proposals[np.argmin(worth, axis=1)]
-    best, lowest = at, worth.min(axis=1)
-    scale = np.abs(slopes).max()
-    for step in range(STEPS):
-        rise = np.exp(np.clip(np.einsum("bij,bj->bi", slopes, at), -50.0, 50.0))
-        values = (floor + rise) @ rows.T - offsets.T
-        worst = values.argmax(axis=1)
-        found = values.max(axis=1)
-        better = found < lowest
-        best, lowest = np.where(better[:, None], at, best), np.where(better, found, lowest)
-        gradient = np.einsum("bi,bij->bj", rows[worst] * rise, slopes)
-        size = np.abs(gradient).max(axis=1, keepdims=True) + 1e-12
-        pull = -gradient / size * min(1.0, 4.0 / (1.0 + scale)) * 2.0 / np.sqrt(1.0 + step)
-        at = at * np.exp(pull - pull.max(axis=1, keepdims=True)) + 1e-12
-        at = _below(at / at.sum(axis=1, keepdims=True), upper)
-    return np.asarray(best)
-
-
-def _below(mixtures: Array, upper: Array) -> Array:
-    """The mixtures under the largest shares (J,) that are nearest (in relative entropy) to mixtures
-    (A, J): shares above their limit are cut to it, the others scaled up alike."""
-    cut = np.zeros(mixtures.shape, dtype=bool)
-    found = mixtures
-    for _ in range(len(upper)):
-        cut |= found > upper
-        free = np.where(cut, 0.0, mixtures)
-        left = 1.0 - np.sum(cut * upper, axis=1, keepdims=True)
-        scaled = free * left / np.maximum(free.sum(axis=1, keepdims=True), 1e-300)
-        found = np.where(cut, upper, scaled)
-    return np.asarray(found)
+def _uncertain_scale(freedom: int, count: int, rng: np.random.Generator) -> Array:
+    """Draws (count,) of the true standard deviation over the one measured."""
+    free = max(freedom, FEWEST_FREEDOM)  # below, the draws would have no mean
+    return np.asarray(np.sqrt(free / rng.chisquare(free, size=count)))
