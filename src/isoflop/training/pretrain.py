@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,8 @@ import torch
 
 from isoflop.core.artifact import MANIFEST, read_json, write_json
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
-from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
+from isoflop.core.process import keep_freed_buffers
 from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
@@ -30,15 +29,17 @@ from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 from isoflop.models.moe import count_assigned, expert_use
 from isoflop.training.batches import HeldOut, TrainingData, open_data
+from isoflop.training.execution import arrange
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.precision import Precision, choose_precision
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claim, seal
 from isoflop.training.scaling import Scaling, scale_output
 from isoflop.training.schedules import learning_rate_factor
-from isoflop.training.step import Task
+from isoflop.training.step import Task, one_pass
 
 SAMPLE_TOKENS = 48
 EVAL_ROWS = 16
@@ -64,7 +65,7 @@ class TrainResult:
     seconds: float
     """Wall-clock seconds of training, over all sessions."""
     peak_memory_bytes: int
-    """Most memory the process has held."""
+    """Most memory the process has held; on another device than the CPU, its tensors there."""
 
 
 def train(
@@ -103,6 +104,7 @@ def _train(
 ) -> TrainResult:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
+    precision = choose_precision(recipe.train.dtype, recipe.train.device)
     data = open_data(recipe)
     for warning in data.warnings:
         warn(warning)
@@ -111,13 +113,16 @@ def _train(
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
     scale_output(model, scaling)
+    model.to(precision.device)
+    task = next_token_task(recipe, data)
+    facts = arrange(model, recipe.train, precision, one_pass(model, task, precision))
     progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,
         build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
-        next_token_task(recipe, data),
-        _loop_config(recipe, config),
+        task,
+        replace(_loop_config(recipe, config, precision), facts=facts),
         out,
         progress,
         branch_from,
@@ -136,7 +141,7 @@ def _train(
         loss=score["loss"],
         bits_per_byte=score["bits_per_byte"],
         seconds=state.seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=precision.peak_memory_bytes(),
     )
 
 
@@ -198,21 +203,24 @@ def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
     """Loss in nats per token and in bits per byte of text, whole and by kind of document; for a
     mixture of experts also how evenly they were used (`models.moe.ExpertUse`)."""
     loss_sum, kinds = 0.0, len(windows.kinds)
+    place = Precision(model.lm_head.weight.device)
     by_kind = np.zeros(kinds)
     assigned: list[torch.Tensor] = []
     for start in range(0, len(windows.ids_BT), EVAL_ROWS):
         rows = slice(start, start + EVAL_ROWS)
-        batch = _token_batch(windows, rows)
+        batch = place.moved(_token_batch(windows, rows))
         x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
         if routing:
             assigned.append(count_assigned(routing))
+        logits_BTV = model.lm_head(x_BTD)
+        wide = torch.promote_types(logits_BTV.dtype, torch.float32)
         losses = torch.nn.functional.cross_entropy(
-            model.lm_head(x_BTD).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
+            logits_BTV.to(wide).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
         ).double()
         loss_sum += losses.sum().item()
         order = _whole_documents_first(windows, rows)
         kind = windows.kind_BT[rows][order].reshape(-1)
-        by_kind += np.bincount(kind, weights=losses.numpy(), minlength=kinds)
+        by_kind += np.bincount(kind, weights=losses.cpu().numpy(), minlength=kinds)
     scores = {
         "loss": loss_sum / windows.n_labels,
         "bits_per_byte": loss_sum / math.log(2) / windows.text_bytes,
@@ -263,13 +271,13 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     return at
 
 
-def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
+def _loop_config(recipe: TrainRecipe, config: DecoderConfig, precision: Precision) -> LoopConfig:
     train = recipe.train
     return LoopConfig(
         steps=recipe.steps,
         batch_tokens=recipe.batch_ramp.batch_tokens,
         flops_per_token=flops_per_token(config, train.seq_len).training,
-        peak_flops=_measured_peak(train.dtype, torch.get_num_threads()),
+        peak_flops=precision.peak_flops(torch.get_num_threads()),
         clip_norm=recipe.optimizer.clip_norm,
         log_every=train.log_every,
         evaluate_at=frozenset(
@@ -281,6 +289,7 @@ def _loop_config(recipe: TrainRecipe, config: DecoderConfig) -> LoopConfig:
         ),
         tensorboard=train.tensorboard,
         guard=recipe.guard,
+        precision=precision,
         forecaster=_forecaster(recipe, config) if recipe.forecast.on else None,
         average_decay=recipe.optimizer.average_decay,
     )
@@ -295,12 +304,6 @@ def _forecaster(recipe: TrainRecipe, config: DecoderConfig) -> Forecaster:
         steps=recipe.steps,
         learning_rate=lambda step: rate(ramp.first_token(step)),
     )
-
-
-def _measured_peak(dtype: str, threads: int) -> float | None:
-    """FLOP/s of large matrix products, or None where this thread count was not measured."""
-    gflops = calibrate().gflops[dtype].get(threads)
-    return None if gflops is None else gflops * 1e9
 
 
 def _last_row(path: Path) -> Mapping[str, float]:
