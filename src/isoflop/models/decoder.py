@@ -75,8 +75,10 @@ class Attention(nn.Module):
                 width, config.n_heads, config.head_dim, config.max_seq_len
             )
 
-    def forward(self, h_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
-        """What the tokens `h_BTD` attend to, (B, T, D)."""
+    def heads(
+        self, h_BTD: Tensor, rotary: RotaryPositions | None, start: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, K), keys and values (B, G, T, K) of tokens from position `start` on."""
         q_BHTK = torch.unflatten(self.q_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
         k_BGTK = torch.unflatten(self.k_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
         v_BGTK = torch.unflatten(self.v_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
@@ -84,7 +86,12 @@ class Attention(nn.Module):
             q_BHTK = apply_norm(self.q_norm, q_BHTK)
             k_BGTK = apply_norm(self.k_norm, k_BGTK)
         if rotary is not None:
-            q_BHTK, k_BGTK = rotary(q_BHTK, view.start), rotary(k_BGTK, view.start)
+            q_BHTK, k_BGTK = rotary(q_BHTK, start), rotary(k_BGTK, start)
+        return q_BHTK, k_BGTK, v_BGTK
+
+    def forward(self, h_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
+        """What the tokens `h_BTD` attend to, (B, T, D)."""
+        q_BHTK, k_BGTK, v_BGTK = self.heads(h_BTD, rotary, view.start)
         if view.cache is not None:
             k_BGTK, v_BGTK = view.cache.extend(self.layer, k_BGTK, v_BGTK)
         bias_BHTS = view.bias_BHTS

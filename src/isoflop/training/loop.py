@@ -30,7 +30,7 @@ from isoflop.training.checkpoint import (
 from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
-from isoflop.training.health import NoiseSums, UpdateSizes
+from isoflop.training.health import NoiseSums, UpdateSizes, signs
 from isoflop.training.metrics import EVENTS, RunLog, cut_logs
 from isoflop.training.precision import Precision
 from isoflop.training.signals import stop_signals
@@ -41,6 +41,7 @@ from isoflop.training.step import (
     Task,
     apply_gradient,
     compute_gradient,
+    evaluate,
 )
 
 
@@ -202,11 +203,21 @@ class _Loop(Generic[ModelT, BatchT]):
             self._forecast(config.forecaster)
         if state.step in config.evaluate_at:
             with self._averaged():
-                _evaluate(self._model, self._task, state, self.log, precision)
+                self._evaluate(state)
             self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         due = state.step % config.checkpoint_every == 0
         if due or state.step in config.keep_checkpoints_at or state.step == config.steps:
             self.checkpoint()
+
+    def _evaluate(self, state: LoopState) -> None:
+        position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
+        scores, samples = evaluate(self._model, self._task, self._config.precision)
+        scores |= self._task.position(state.step)
+        self.log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
+        for sample in samples:
+            self.log.write("samples.jsonl", {**position, **sample})
+        for sign in signs(scores, self._config.guard.attention_logit_bound):
+            self.event(sign.event, what=sign.what, value=sign.value)
 
     def checkpoint(self) -> None:
         """Write one, and remove those that are neither to be kept nor to be gone back to."""
@@ -378,20 +389,3 @@ def _with_noise(sums: NoiseSums, gradient: Gradient) -> NoiseSums:
     if gradient.first_square is None:
         return sums
     return sums.add(gradient.first_square, gradient.first_count, gradient.norm**2, gradient.count)
-
-
-def _evaluate(
-    model: ModelT,
-    task: Task[ModelT, BatchT],
-    state: LoopState,
-    log: RunLog,
-    precision: Precision,
-) -> None:
-    position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
-    model.eval()
-    with torch.no_grad(), precision.autocast():
-        scores = {**task.evaluate(model), **task.position(state.step)}
-        log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
-        for sample in task.samples(model):
-            log.write("samples.jsonl", {**position, **sample})
-    model.train()

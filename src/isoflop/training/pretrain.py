@@ -22,6 +22,7 @@ from isoflop.core.process import keep_freed_buffers
 from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
+from isoflop.models.attention_logits import largest_attention_logits
 from isoflop.models.config import DecoderConfig
 from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
@@ -175,7 +176,10 @@ def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, To
     return Task(
         batches=batches,
         loss=next_token_loss,
-        evaluate=lambda model: data_scores(model, data.held_out),
+        evaluate=lambda model: {
+            **data_scores(model, data.held_out),
+            "attention_logit_max": attention_logit_max(model, data.held_out),
+        },
         samples=samples,
         position=lambda steps: data.position(ramp.first_token(steps) // train.seq_len),
     )
@@ -197,6 +201,13 @@ def data_scores(model: Decoder, held_out: Mapping[str, HeldOut]) -> dict[str, fl
         loss += part.share * own["loss"]
         text_bytes += part.share * part.windows.text_bytes / part.windows.n_labels
     return {"loss": loss, "bits_per_byte": loss / math.log(2) / text_bytes, **scores}
+
+
+def attention_logit_max(model: Decoder, held_out: Mapping[str, HeldOut]) -> float:
+    """The largest attention logit of all layers on the first held-out window."""
+    windows = next(iter(held_out.values())).windows
+    batch = Precision(model.lm_head.weight.device).moved(_token_batch(windows, slice(0, 1)))
+    return largest_attention_logits(model, batch.ids_BT, batch.document_BT).max().item()
 
 
 def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:

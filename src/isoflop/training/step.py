@@ -116,3 +116,14 @@ def apply_gradient(optimizer: torch.optim.Optimizer, lr: float) -> None:
     set_learning_rate(optimizer, lr)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def evaluate(
+    model: ModelT, task: Task[ModelT, BatchT], precision: Precision
+) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
+    """Held-out figures of the model and the texts it writes; it is in training mode afterwards."""
+    model.eval()
+    with torch.no_grad(), precision.autocast():
+        found = dict(task.evaluate(model)), task.samples(model)
+    model.train()
+    return found
