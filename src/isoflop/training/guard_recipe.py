@@ -26,8 +26,8 @@ class GuardConfig:
     max_rollbacks: int = 2
     """Returns to a checkpoint, without a window of good steps in between, before it stops."""
     attention_logit_bound: float = 100.0
-    """An attention logit above this, at an evaluation, is an event; 0 for never. 100 is where Kimi K2
-    began to clip (Kimi Team 2025)."""
+    """An attention logit above this, at an evaluation, is an event; 0 for never. At 100 Kimi K2 was
+    clipped (Kimi Team 2025)."""
 
 
 def guard_problems(config: GuardConfig) -> Iterator[str]:
