@@ -129,6 +129,7 @@ def base_ladder(shards_dir: Path, seed: int) -> LadderRecipe:
         width_rule=WidthRule(base_width=64, exponent=0.5),
         train=TrainConfig(
             seq_len=128,
+            device="cpu",  # where its record of earlier promises was made
             global_batch_tokens=512,
             micro_batch_tokens=512,
             seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -19,11 +20,13 @@ import torch.nn.functional as F
 
 from isoflop.core.console import SILENT
 from isoflop.models.decoder import Decoder
+from isoflop.training.checkpoint import latest_checkpoint
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import Diverged, Interrupted, LoopConfig, NotFinite, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.precision import Precision
 from isoflop.training.step import Gradient, Task, apply_gradient, compute_gradient
 
 DecoderOf = Callable[..., Decoder]
@@ -378,3 +381,100 @@ def test_the_mean_of_the_weights_is_what_is_evaluated_exported_and_resumed(
     again = run_loop(tmp_path / "cut", average_decay=0.5)
     for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+# --- float16 -------------------------------------------------------------------------------
+
+HALF = Precision(dtype=torch.float16)
+
+
+def _burst(model: Decoder, batch: TokenBatch, factor: float) -> torch.Tensor:
+    """The loss with a gradient `factor` times as large."""
+    loss = next_token_loss(model, batch)
+    return loss + (factor - 1) * (loss - loss.detach())
+
+
+def test_an_overflow_is_left_out_and_halves_the_scale_without_troubling_the_guard(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    calls = itertools.count(1)
+
+    def loss(model: Decoder, batch: TokenBatch) -> torch.Tensor:
+        return _burst(model, batch, 1e37 if next(calls) in (3, 4) else 1.0)
+
+    run_loop(tmp_path / "run", loss=loss, precision=HALF, log_every=1)
+    events = [e for e in rows(tmp_path / "run", "events.jsonl") if e["event"] != "started"]
+    assert [(e["event"], e["step"], e["loss_scale"]) for e in events] == [
+        ("overflow", 2, 2.0**15),
+        ("overflow", 3, 2.0**14),
+    ]
+    metrics = rows(tmp_path / "run", "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert metrics[-1]["overflows"] == 2
+    assert metrics[-1]["loss_scale"] == 2.0**14
+    latest = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert latest is not None
+    saved = json.loads((latest / "loop.json").read_text())["loop"]
+    assert saved["loss_scale"] == {"value": 2.0**14, "calm": 8, "overflows": 2}
+    assert saved["guard"]["skips"] == 0
+
+
+def test_at_the_floor_of_the_scale_an_overflow_is_the_guards(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    with pytest.raises(NotFinite, match="not finite"):
+        run_loop(
+            tmp_path / "run",
+            loss=lambda model, batch: _burst(model, batch, 1e38),
+            precision=HALF,
+            steps=40,
+            guard=GuardConfig(non_finite="stop"),
+        )
+    events = rows(tmp_path / "run", "events.jsonl")
+    assert [e["event"] for e in events[1:]] == ["overflow"] * 16 + ["not finite"]
+
+
+def test_a_loss_that_is_not_finite_is_no_overflow(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    with pytest.raises(NotFinite):
+        run_loop(
+            tmp_path / "run",
+            loss=lambda model, batch: next_token_loss(model, batch) * math.nan,
+            precision=HALF,
+            guard=GuardConfig(non_finite="stop"),
+        )
+
+
+def test_a_resumed_float16_run_goes_on_with_its_scale(
+    run_loop: Callable[..., Decoder], tmp_path: Path
+) -> None:
+    class Burst:
+        """An overflow at the third call."""
+
+        calls = 0
+
+        def __call__(self, model: Decoder, batch: TokenBatch) -> torch.Tensor:
+            self.calls += 1
+            return _burst(model, batch, 1e37 if self.calls == 3 else 1.0)
+
+    whole = run_loop(tmp_path / "whole", loss=Burst(), precision=HALF)
+    burst = Burst()
+    run_loop(tmp_path / "parts", loss=burst, precision=HALF, steps=8)
+    parts = run_loop(tmp_path / "parts", loss=burst, precision=HALF)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_scale_leaves_the_gradient_as_it_is(decoder_of: DecoderOf, batch_of: BatchOf) -> None:
+    """Powers of two: in float32 to the bit."""
+    found = []
+    for scale in (1.0, 2.0**12):
+        model, batches = decoder_of(), [batch_of(4, seed=s) for s in range(2)]
+        task = task_of(lambda step, batches=batches: batches)
+        found.append((compute_gradient(model, task, 0, 1e9, None, scale), model))
+    assert found[0][0] == found[1][0]
+    for a, b in zip(found[0][1].parameters(), found[1][1].parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.equal(a.grad, b.grad)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from isoflop.models import output_loss
 from isoflop.models.decoder import Decoder
-from isoflop.training import objectives
 from isoflop.training.objectives import TokenBatch, next_token_loss
 
 
@@ -25,7 +25,7 @@ def test_loss_and_gradient_equal_cross_entropy_on_whole_logits(
     decoder_of: Callable[..., Decoder], batch_of: Callable[..., TokenBatch],
     monkeypatch: pytest.MonkeyPatch, chunk: int, tied: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(objectives, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(output_loss, "CHUNK_ROWS", chunk)
     model, batch = decoder_of(tie_embeddings=tied), batch_of(5, ends=(0, 2, 0, 5, 1))
     gradients = []
     for loss in (next_token_loss(model, batch), plain_loss(model, batch)):

@@ -134,21 +134,35 @@ def measure_peak(dtype: str, threads: int, seconds: float = 0.4, largest: int = 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _grow_and_repeat(_matrix_product(torch, dtype), seconds, largest)
+        return measure_product(dtype, seconds, largest, torch.device("cpu"), lambda: None)
     finally:
         torch.set_num_threads(before)
 
 
-def _matrix_product(torch: Any, dtype: str) -> Callable[[int], Callable[[], object]]:
+def measure_product(
+    dtype: str, seconds: float, largest: int, device: torch.device, wait: Callable[[], None]
+) -> float:
+    """`measure_peak` on any device.
+
+    Args:
+        wait: Returns once the device has done what it was given.
+    """
+    import torch
+
     kind = getattr(torch, dtype)
     generator = torch.Generator().manual_seed(0)
 
     def of_size(n: int) -> Callable[[], object]:
-        a, b = (torch.randn(n, n, generator=generator).to(kind) for _ in range(2))
-        out: torch.Tensor = torch.empty(n, n, dtype=kind)
-        return lambda: torch.mm(a, b, out=out)
+        a, b = (torch.randn(n, n, generator=generator).to(device, kind) for _ in range(2))
+        out: torch.Tensor = torch.empty(n, n, dtype=kind, device=device)
 
-    return of_size
+        def work() -> None:
+            torch.mm(a, b, out=out)
+            wait()
+
+        return work
+
+    return _grow_and_repeat(of_size, seconds, largest)
 
 
 def _grow_and_repeat(
@@ -253,18 +267,23 @@ def choose(gflops: Mapping[str, Mapping[int, float]]) -> tuple[str, int, str]:
     """
     plain = max(gflops["float32"].values())
     narrow = max(gflops.get("bfloat16", {1: 0.0}).values())
-    dtype = "bfloat16" if narrow >= WORTHWHILE * plain else "float32"
+    dtype, reason = compare_dtypes(plain, narrow)
     enough = 0.95 * max(gflops[dtype].values())
     threads = min(count for count, measured in gflops[dtype].items() if measured >= enough)
+    counts = f"{threads} thread{'s' if threads > 1 else ''}"
+    return dtype, threads, f"{reason}; {counts} measured fastest for {dtype}"
+
+
+def compare_dtypes(plain: float, narrow: float) -> tuple[str, str]:
+    """float32 or bfloat16, and why, from the speeds of their products."""
     ratio = narrow / plain
+    dtype = "bfloat16" if ratio >= WORTHWHILE else "float32"
     said = f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.2g}"
     verdict = "worth" if dtype == "bfloat16" else "not worth"
-    counts = f"{threads} thread{'s' if threads > 1 else ''}"
-    reason = (
+    return dtype, (
         f"bfloat16 multiplies matrices at {said} times the speed of float32, {verdict} its "
-        f"rounding (the line is {WORTHWHILE}); {counts} measured fastest for {dtype}"
+        f"rounding (the line is {WORTHWHILE})"
     )
-    return dtype, threads, reason
 
 
 def thread_counts(cores: int) -> list[int]:

@@ -25,6 +25,9 @@ Positions: TypeAlias = Literal["rotary", "learned", "sinusoidal", "alibi", "rela
 """How a decoder knows order: rotary (Su et al. 2021), a learned row per position (GPT), added
 sinusoids (Vaswani et al. 2017), a slope per head on the distance (ALiBi, Press et al. 2022), or
 Transformer-XL's projected sinusoids of the distance (Dai et al. 2019; Gopher, Chinchilla)."""
+Recompute: TypeAlias = Literal["none", "attention", "block"]
+"""What one layer computes again in its backward pass: nothing, its attention half, or all of it but
+its input."""
 Activation: TypeAlias = Literal["swiglu", "geglu", "gelu", "relu"]
 """The inside of a feed-forward part; the gated two (Shazeer 2020) have three matrices."""
 

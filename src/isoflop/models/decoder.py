@@ -11,6 +11,7 @@ F feed-forward width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop.models import fused, fused_attention
-from isoflop.models.config import GATED, DecoderConfig
+from isoflop.models.config import GATED, DecoderConfig, Recompute
 from isoflop.models.layers import (
     DocumentMask,
     KVCache,
     RelativePositions,
     RotaryPositions,
+    apply_norm,
     biased_attention,
     causal_attention,
     causal_bias,
@@ -33,6 +35,7 @@ from isoflop.models.layers import (
     sinusoids,
 )
 from isoflop.models.moe import MixtureOfExperts, Routing
+from isoflop.models.recompute import again_in_backward
 
 
 @dataclass(frozen=True)
@@ -72,15 +75,23 @@ class Attention(nn.Module):
                 width, config.n_heads, config.head_dim, config.max_seq_len
             )
 
-    def forward(self, h_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
-        """What the tokens `h_BTD` attend to, (B, T, D)."""
+    def heads(
+        self, h_BTD: Tensor, rotary: RotaryPositions | None, start: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, K), keys and values (B, G, T, K) of tokens from position `start` on."""
         q_BHTK = torch.unflatten(self.q_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
         k_BGTK = torch.unflatten(self.k_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
         v_BGTK = torch.unflatten(self.v_proj(h_BTD), -1, (-1, self.head_dim)).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
-            q_BHTK, k_BGTK = self.q_norm(q_BHTK), self.k_norm(k_BGTK)
+            q_BHTK = apply_norm(self.q_norm, q_BHTK)
+            k_BGTK = apply_norm(self.k_norm, k_BGTK)
         if rotary is not None:
-            q_BHTK, k_BGTK = rotary(q_BHTK, view.start), rotary(k_BGTK, view.start)
+            q_BHTK, k_BGTK = rotary(q_BHTK, start), rotary(k_BGTK, start)
+        return q_BHTK, k_BGTK, v_BGTK
+
+    def forward(self, h_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
+        """What the tokens `h_BTD` attend to, (B, T, D)."""
+        q_BHTK, k_BGTK, v_BGTK = self.heads(h_BTD, rotary, view.start)
         if view.cache is not None:
             k_BGTK, v_BGTK = view.cache.extend(self.layer, k_BGTK, v_BGTK)
         bias_BHTS = view.bias_BHTS
@@ -162,6 +173,8 @@ class Block(nn.Module):
             and config.activation == "swiglu"
             and not (config.bias or config.post_norm or config.experts)
         )
+        self.recompute: Recompute = "none"
+        """What of it is computed again in the backward pass."""
         self.input_layernorm = make_norm(config.norm, config.d_model, config.norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = make_norm(config.norm, config.d_model, config.norm_eps)
@@ -175,15 +188,11 @@ class Block(nn.Module):
         self, x_BTD: Tensor, rotary: RotaryPositions | None, view: View
     ) -> tuple[Tensor, Routing | None]:
         """The stream after this layer, and where its experts' tokens went."""
-        before, after = self.input_layernorm, self.post_attention_layernorm
-        fused_here = fused_applies(x_BTD)
-        plain = view.cache is None and view.bias_BHTS is None
-        if fused_here and plain and self.fuses_attention and rotary is not None:
-            x_BTD = self.self_attn.fused(x_BTD, before, rotary, view)
-        elif self.post_norm:
-            x_BTD = before(x_BTD + self.self_attn(x_BTD, rotary, view))
+        if self.recompute == "attention" and view.cache is None:
+            x_BTD = again_in_backward(self.attended, x_BTD, rotary, view)
         else:
-            x_BTD = x_BTD + self.self_attn(before(x_BTD), rotary, view)
+            x_BTD = self.attended(x_BTD, rotary, view)
+        after, fused_here = self.post_attention_layernorm, fused_applies(x_BTD)
         if isinstance(self.mlp, MixtureOfExperts):
             out_BTD, routing = self.mlp(x_BTD if self.post_norm else after(x_BTD))
             x_BTD = x_BTD + out_BTD
@@ -193,6 +202,19 @@ class Block(nn.Module):
         if self.post_norm:
             return after(x_BTD + self.mlp(x_BTD)), None
         return x_BTD + self.mlp(after(x_BTD)), None
+
+    def attended(self, x_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
+        """The stream after the layer's first half."""
+        before = self.input_layernorm
+        plain = view.cache is None and view.bias_BHTS is None
+        if plain and self.fuses_attention and rotary is not None and fused_applies(x_BTD):
+            return self.self_attn.fused(x_BTD, before, rotary, view)
+        out_BTD: Tensor
+        if self.post_norm:
+            out_BTD = before(x_BTD + self.self_attn(x_BTD, rotary, view))
+        else:
+            out_BTD = x_BTD + self.self_attn(before(x_BTD), rotary, view)
+        return out_BTD
 
 
 class Decoder(nn.Module):
@@ -208,6 +230,8 @@ class Decoder(nn.Module):
         if config.positions == "learned":
             self.embed_positions = nn.Embedding(length, width)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.compiled: tuple[Callable[..., tuple[Tensor, Routing | None]], ...] = ()
+        """What is called in place of each layer where a gradient is to come; none if empty."""
         self.norm = None if config.post_norm else make_norm(config.norm, width, config.norm_eps)
         self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -262,8 +286,12 @@ class Decoder(nn.Module):
         x_BTD = self.embed(ids_BT, start, document_BT)
         view = self.view(x_BTD, document_BT, cache)
         routing = []
-        for block in self.layers:
-            x_BTD, went = block(x_BTD, self.rotary, view)
+        compiled = self.compiled if torch.is_grad_enabled() and cache is None else ()
+        for block, call in zip(self.layers, compiled or self.layers, strict=True):
+            if block.recompute == "block" and cache is None:
+                x_BTD, went = again_in_backward(call, x_BTD, self.rotary, view)
+            else:
+                x_BTD, went = call(x_BTD, self.rotary, view)
             if went is not None:
                 routing.append(went)
         return self.normalised(x_BTD), tuple(routing)

@@ -173,7 +173,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             counted_N1 = (label_N[rows] != ignored)[:, None]
             at_N1 = label_N[rows, None].clamp_min(0)
             share_NV = product(x_ND[rows], weight_VD)
-            loss += _softmax_and_loss(share_NV, at_N1).where(counted_N1, 0).sum()
+            loss += softmax_and_loss(share_NV, at_N1).where(counted_N1, 0).sum()
             if d_x_ND is None or d_weight_VD is None:
                 continue
             # d loss / d logits = share − one at the label, in the rows that count.
@@ -195,7 +195,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return d_x_ND * d_loss, d_weight_VD * d_loss, None, None, None, None
 
 
-def _softmax_and_loss(logits_NV: Tensor, at_N1: Tensor) -> Tensor:
+def softmax_and_loss(logits_NV: Tensor, at_N1: Tensor) -> Tensor:
     """Make logits their softmax in place; −log of it at each row's label, (N, 1).
 
     The loss is taken from the largest share, which is at least 1/V, since that at the label

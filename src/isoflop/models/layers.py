@@ -25,6 +25,14 @@ def make_norm(kind: config.Norm, width: int, eps: float) -> nn.RMSNorm | nn.Laye
     return nn.RMSNorm(width, eps=eps) if kind == "rms" else nn.LayerNorm(width, eps=eps)
 
 
+def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(x)` in the format of its gain: under autocast products come in a narrower one, in
+    which squares may overflow."""
+    gain = norm.weight
+    out: Tensor = norm(x.to(gain.dtype) if isinstance(gain, Tensor) else x)
+    return out
+
+
 class KVCache:
     """Keys and values of the tokens seen so far, one pair per layer, for generation."""
 
@@ -167,13 +175,14 @@ def fused_applies(x_BTD: Tensor) -> bool:
     """Whether a whole window of the stream takes the fast CPU forms of `fused.py`
     and `fused_attention.py`.
 
-    Other devices have kernels of their own, narrower formats need autocast's care, and long
-    windows an attention that does not keep its shares.
+    Other devices have kernels of their own and so does a compiler, narrower formats need
+    autocast's care, and long windows an attention that does not keep its shares.
     """
     return (
         x_BTD.device.type == "cpu"
         and x_BTD.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
         and config.FEWEST_FUSED <= x_BTD.shape[1] <= config.LONGEST_FUSED
     )
 

@@ -6,6 +6,7 @@ the modules keep for their backward pass, as they are written, and a test counts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.models.accounting import FLOAT32_BYTES, count_parameters
@@ -19,6 +20,7 @@ from isoflop.models.config import (
     EncoderConfig,
     EncoderDecoderConfig,
     ExpertsConfig,
+    Recompute,
 )
 
 
@@ -51,6 +53,12 @@ class _Kept:
 
     per_token: float
     fixed: float
+    attention: float = 0.0
+    """Of `per_token`: one layer's first half."""
+    feed_forward: float = 0.0
+    """One layer's second half."""
+    weights: float = 0.0
+    """Of `fixed`: one layer's weights side by side."""
 
 
 def memory_bytes(
@@ -59,6 +67,7 @@ def memory_bytes(
     micro_batch_tokens: int,
     seq_len: int,
     loss_chunk_tokens: int = 512,
+    recompute: Sequence[Recompute] = (),
 ) -> Memory:
     """Foretell the bytes of training, with several documents in every sequence (the worst case).
 
@@ -67,6 +76,8 @@ def memory_bytes(
             of its sides.
         seq_len: Tokens per sequence.
         loss_chunk_tokens: Tokens whose logits the loss holds at once.
+        recompute: What each layer of a decoder computes again in its backward pass; nothing when
+            empty.
     """
     count = count_parameters(config)
     tokens, width = micro_batch_tokens, config.d_model
@@ -76,7 +87,7 @@ def memory_bytes(
     elif isinstance(config, EncoderDecoderConfig):
         kept, ids = _encoder_decoder(config, tokens, seq_len), 2 * ids
     else:
-        kept = _decoder(config, tokens, seq_len)
+        kept = _recomputed(_decoder(config, tokens, seq_len), config, recompute, tokens)
         ids = 2 * ids if config.positions == "learned" else ids
     chunk = min(loss_chunk_tokens, tokens) * config.vocab_size
     return Memory(
@@ -91,7 +102,7 @@ def memory_bytes(
 def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     heads, width = config.n_heads + config.n_kv_heads, config.d_model
-    fixed: float
+    fixed = weights = 0.0
     short = FEWEST_FUSED <= seq_len <= LONGEST_FUSED
     biased = config.positions in ("alibi", "relative") or (config.window or seq_len) < seq_len
     fused_norm = width + 1  # the input normalised, and a scale per row
@@ -110,7 +121,8 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
             + config.n_heads * _keys_per_query(seq_len)  # shares of attention
         )  # fmt: skip
         # The weights of queries, keys and values side by side, and the gains of their norms.
-        fixed = config.n_layers * (width * (query + 2 * key) + heads * config.head_dim)
+        weights = width * (query + 2 * key) + heads * config.head_dim
+        fixed = config.n_layers * weights
     else:
         norms = norm
         attention = (
@@ -129,19 +141,48 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
             attention += 2 * query + config.n_heads * (2 * seq_len - 1)
             fixed += 2 * seq_len * seq_len
     feed_forward: float = _inner(config.activation) * config.d_ff
+    attention += norms
     if config.experts is not None:
-        feed_forward, norms = _experts(config.experts, width), norms + norm
+        feed_forward = _experts(config.experts, width) + norm
     elif (
         short
         and config.norm == "rms"
         and config.activation == "swiglu"
         and not (config.bias or config.post_norm)
     ):
-        norms += fused_norm
+        feed_forward += fused_norm
     else:
-        norms += norm
+        feed_forward += norm
     last = 0 if config.post_norm else last_norm
-    return _Kept(config.n_layers * (norms + attention + feed_forward) + last, fixed)
+    per_token = config.n_layers * (attention + feed_forward) + last
+    return _Kept(per_token, fixed, attention, feed_forward, weights)
+
+
+def _recomputed(
+    kept: _Kept, config: DecoderConfig, recompute: Sequence[Recompute], tokens: int
+) -> _Kept:
+    """The most that is kept at any time of the backward pass, which frees the last layers first
+    and makes what was not kept again, one layer at a time."""
+    if all(what == "none" for what in recompute):
+        return kept
+    whole = kept.attention + kept.feed_forward
+    holds = {  # between the passes; and on top of it, while the layer's turn has come
+        "none": (whole, kept.weights, 0.0, 0.0),
+        "attention": (
+            config.d_model + kept.feed_forward, 0.0, kept.attention - kept.feed_forward,
+            kept.weights,
+        ),
+        "block": (config.d_model, 0.0, whole, kept.weights),
+    }  # fmt: skip
+    last, shared = kept.per_token - config.n_layers * whole, kept.fixed
+    shared -= config.n_layers * kept.weights
+    sums, fixed, most = last, shared, _Kept(last, shared)
+    for what in recompute:
+        between, weights, turn, turn_weights = holds[what]
+        sums, fixed = sums + between, fixed + weights
+        now = _Kept(sums + max(0.0, turn), fixed + turn_weights)
+        most = max(most, now, key=lambda k: tokens * k.per_token + k.fixed)
+    return most
 
 
 def _inner(activation: str) -> int:

@@ -44,9 +44,10 @@ class Router(nn.Module):
 
     def forward(self, h_BTD: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Chosen experts and their shares, (N, X) each, and what the losses need."""
-        logits_BTE = F.linear(h_BTD, self.weight)
         # Shares are compared and summed: float32 at least, as in every published router.
-        wide = torch.promote_types(logits_BTE.dtype, torch.float32)
+        wide = torch.promote_types(h_BTD.dtype, torch.float32)
+        with torch.autocast(h_BTD.device.type, enabled=False):
+            logits_BTE = F.linear(h_BTD, self.weight)
         probability_BTE = logits_BTE.softmax(-1, dtype=wide)
         share_BTX, index_BTX = probability_BTE.topk(self.top_k, dim=-1)
         if self.normalise:
@@ -91,6 +92,9 @@ def grouped_product(x: Tensor, weight_EFD: Tensor, counts_E: Tensor) -> Tensor:
 
     One kernel where torch has it for this format and these widths, else a loop over experts.
     """
+    if torch.is_autocast_enabled(x.device.type):  # which does not know this product
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight_EFD = x.to(dtype), weight_EFD.to(dtype)
     known = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if known and all(n * x.element_size() % ALIGNED_BYTES == 0 for n in weight_EFD.shape[1:]):
         ends_E = counts_E.cumsum(0).to(torch.int32)

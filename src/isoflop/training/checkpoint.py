@@ -31,8 +31,9 @@ from isoflop.core.errors import ArtifactError
 from isoflop.training.average import WeightAverage
 from isoflop.training.guard import GuardState
 from isoflop.training.health import NoiseSums
+from isoflop.training.loss_scale import LossScale
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout below; a checkpoint of another one is refused, never guessed at."""
 STATE = "loop.json"
 
@@ -61,6 +62,8 @@ class LoopState:
     """Estimates of the gradient's noise since the last metrics line."""
     guard: GuardState = field(default_factory=GuardState)
     """What the guard remembers."""
+    loss_scale: LossScale = field(default_factory=LossScale)
+    """Of the gradients in float16."""
 
 
 def save_checkpoint(
@@ -132,7 +135,14 @@ def load_checkpoint(
     loop = dict(record["loop"])
     guard = loop.pop("guard")
     memory = GuardState(**{**guard, "losses": tuple(guard["losses"])})
-    return LoopState(**loop | {"guard": memory, "noise": NoiseSums(**loop["noise"])})
+    return LoopState(
+        **loop
+        | {
+            "guard": memory,
+            "noise": NoiseSums(**loop["noise"]),
+            "loss_scale": LossScale(**loop["loss_scale"]),
+        }
+    )
 
 
 def _cause(error: CheckpointException) -> BaseException:

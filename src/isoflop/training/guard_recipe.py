@@ -25,12 +25,17 @@ class GuardConfig:
     """Steps left out in a row before the run goes back to a checkpoint, past their batches."""
     max_rollbacks: int = 2
     """Returns to a checkpoint, without a window of good steps in between, before it stops."""
+    attention_logit_bound: float = 100.0
+    """An attention logit above this, at an evaluation, is an event; 0 for never. At 100 Kimi K2 was
+    clipped (Kimi Team 2025)."""
 
 
 def guard_problems(config: GuardConfig) -> Iterator[str]:
     """What is impossible in a guard's table, one phrase each."""
     if config.spike_z < 0:
         yield f"guard.spike_z = {config.spike_z} must not be negative"
+    if config.attention_logit_bound < 0:
+        yield f"guard.attention_logit_bound = {config.attention_logit_bound} must not be negative"
     if config.window < 8:
         yield f"guard.window = {config.window} must be at least 8"
     for name in ("max_skips", "max_rollbacks"):

@@ -1,4 +1,4 @@
-"""Signs of how a run fares beside its loss: noise of the gradient, size of the updates.
+"""Signs of how a run fares beside its loss: noise, size of updates, attention, experts.
 
 Not for acting on them (`guard.py` judges steps by loss and gradient alone).
 """
@@ -6,7 +6,7 @@ Not for acting on them (`guard.py` judges steps by loss and gradient alone).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,36 @@ class NoiseSums:
         """The noise scale tr(Σ)/|G|² in tokens: up to about this batch size, twice the batch halves
         the steps. None before there is a believable estimate."""
         return self.trace / self.square if self.trace > 0 and self.square > 0 else None
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something an evaluation shows that its loss does not, yet."""
+
+    event: str
+    """Its name in `events.jsonl`."""
+    what: str
+    """In words."""
+    value: float
+
+
+def signs(scores: Mapping[str, float], attention_logit_bound: float) -> Sequence[Sign]:
+    """What is to worry about in an evaluation's figures.
+
+    Args:
+        scores: With `attention_logit_max` and, of a mixture of experts, `experts_unused`.
+        attention_logit_bound: Largest logit that is let pass in silence; 0 lets all pass.
+    """
+    found = []
+    logit = scores.get("attention_logit_max", 0.0)
+    # Written so that a logit that is no number is one to worry about.
+    if attention_logit_bound and not logit <= attention_logit_bound:
+        what = f"the largest attention logit is {logit:.4g}, above {attention_logit_bound:.4g}"
+        found.append(Sign("attention logits", what, logit))
+    if unused := scores.get("experts_unused", 0.0):
+        what = f"{unused:.0f} experts, over all layers, are not chosen by any held-out token"
+        found.append(Sign("dead experts", what, unused))
+    return found
 
 
 class UpdateSizes:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic
 
 import torch
@@ -31,8 +30,10 @@ from isoflop.training.checkpoint import (
 from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
-from isoflop.training.health import NoiseSums, UpdateSizes
+from isoflop.training.health import NoiseSums, UpdateSizes, signs
 from isoflop.training.metrics import EVENTS, RunLog, cut_logs
+from isoflop.training.precision import Precision
+from isoflop.training.signals import stop_signals
 from isoflop.training.step import (
     BatchT,
     Gradient,
@@ -40,6 +41,7 @@ from isoflop.training.step import (
     Task,
     apply_gradient,
     compute_gradient,
+    evaluate,
 )
 
 
@@ -67,6 +69,10 @@ class LoopConfig:
     """Decay per step of the mean of the weights that is evaluated and exported; None for none."""
     forecaster: Forecaster | None = None
     """Says where the run will end; None if nobody asks."""
+    precision: Precision = field(default_factory=Precision)
+    """Where the model lies, and in which format products are taken."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else the event of the start says."""
 
 
 def run(
@@ -95,7 +101,7 @@ def run(
     """
     loop = _Loop(model, optimizer, task, config, directory, progress, branch_from)
     try:
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             while loop.state.step < config.steps:
                 loop.step(learning_rate(loop.state.tokens))
                 if stop.signal_number is not None:
@@ -135,7 +141,14 @@ class _Loop(Generic[ModelT, BatchT]):
         self._guard = Guard(config.guard, self.state.guard)
         cut_logs(directory, self.state.log_bytes)
         self.log = RunLog(directory, tensorboard=config.tensorboard, start_step=self.state.step)
-        self.event("resumed" if self.state.step else "started")
+        precision = config.precision
+        self.event(
+            "resumed" if self.state.step else "started",
+            device=precision.device.type,
+            dtype=precision.dtype_name,
+            why=precision.reason,
+            **config.facts,
+        )
         self._began, self._seconds_before = time.perf_counter(), self.state.seconds
         self._logged_at, self._logged_tokens = self._began, self.state.tokens
         self._updates: Mapping[str, float] = {}
@@ -144,10 +157,20 @@ class _Loop(Generic[ModelT, BatchT]):
         """One optimizer step and whatever is due after it; or a return to a checkpoint."""
         state, config = self.state, self._config
         number = state.step + state.data_offset
-        gradient = compute_gradient(self._model, self._task, number, config.clip_norm)
-        fault = self._guard.judge(gradient.loss_sum / gradient.count, gradient.norm)
+        precision, scale = config.precision, state.loss_scale
+        factor = scale.value if precision.scales_loss else 1.0
+        gradient = compute_gradient(
+            self._model, self._task, number, config.clip_norm, precision, factor
+        )
+        loss = gradient.loss_sum / gradient.count
+        overflow = precision.scales_loss and scale.is_too_large(loss, gradient.norm)
+        fault = None if overflow else self._guard.judge(loss, gradient.norm)
         logs = (state.step + 1) % config.log_every == 0 or state.step + 1 == config.steps
-        if fault is None:
+        if overflow:
+            self._optimizer.zero_grad()
+            state = replace(state, loss_scale=scale.halved())
+            self.event("overflow", loss_scale=state.loss_scale.value)
+        elif fault is None:
             sizes = UpdateSizes(self._model) if logs else None
             apply_gradient(self._optimizer, lr)
             self._updates = {} if sizes is None else sizes.after(self._model)
@@ -156,6 +179,7 @@ class _Loop(Generic[ModelT, BatchT]):
                 loss_sum=state.loss_sum + gradient.loss_sum,
                 loss_count=state.loss_count + gradient.count,
                 noise=_with_noise(state.noise, gradient),
+                loss_scale=scale.after_good_step() if precision.scales_loss else scale,
             )
         else:
             self._leave_out(fault, lr, number)
@@ -179,11 +203,21 @@ class _Loop(Generic[ModelT, BatchT]):
             self._forecast(config.forecaster)
         if state.step in config.evaluate_at:
             with self._averaged():
-                _evaluate(self._model, self._task, state, self.log)
+                self._evaluate(state)
             self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         due = state.step % config.checkpoint_every == 0
         if due or state.step in config.keep_checkpoints_at or state.step == config.steps:
             self.checkpoint()
+
+    def _evaluate(self, state: LoopState) -> None:
+        position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
+        scores, samples = evaluate(self._model, self._task, self._config.precision)
+        scores |= self._task.position(state.step)
+        self.log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
+        for sample in samples:
+            self.log.write("samples.jsonl", {**position, **sample})
+        for sign in signs(scores, self._config.guard.attention_logit_bound):
+            self.event(sign.event, what=sign.what, value=sign.value)
 
     def checkpoint(self) -> None:
         """Write one, and remove those that are neither to be kept nor to be gone back to."""
@@ -344,6 +378,8 @@ def _metrics(
     }
     if (noise := state.noise.scale) is not None:
         row["gradient_noise_tokens"] = noise
+    if config.precision.scales_loss:
+        row |= {"loss_scale": state.loss_scale.value, "overflows": state.loss_scale.overflows}
     if config.peak_flops is not None:
         row["mfu"] = speed * config.flops_per_token / config.peak_flops
     return row
@@ -353,39 +389,3 @@ def _with_noise(sums: NoiseSums, gradient: Gradient) -> NoiseSums:
     if gradient.first_square is None:
         return sums
     return sums.add(gradient.first_square, gradient.first_count, gradient.norm**2, gradient.count)
-
-
-def _evaluate(model: ModelT, task: Task[ModelT, BatchT], state: LoopState, log: RunLog) -> None:
-    position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
-    model.eval()
-    with torch.no_grad():
-        scores = {**task.evaluate(model), **task.position(state.step)}
-        log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
-        for sample in task.samples(model):
-            log.write("samples.jsonl", {**position, **sample})
-    model.train()
-
-
-@dataclass
-class _Stop:
-    signal_number: int | None = None
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn SIGTERM and SIGINT into a request that the loop honours between two steps."""
-    stop = _Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.signal_number = number
-
-    try:
-        old = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -11,11 +11,8 @@ from torch import Tensor
 
 from isoflop.data.loader import IGNORED
 from isoflop.models.decoder import Decoder
-from isoflop.models.fused import linear_cross_entropy
 from isoflop.models.moe import auxiliary_loss
-
-CHUNK_TOKENS = 512
-"""Tokens whose logits are held at once: at vocabularies of thousands they stay in the cache."""
+from isoflop.models.output_loss import linear_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,8 @@ class TokenBatch:
 def next_token_loss(model: Decoder, batch: TokenBatch) -> Tensor:
     """Summed cross-entropy in nats over the batch's valid labels (a scalar).
 
-    The logits are never kept whole: torch's `linear_cross_entropy` computes the output layer and
-    the loss chunk by chunk. A mixture of experts also gets the gradient of its auxiliary losses;
+    The logits are never kept whole: `models.output_loss` computes the output layer and the loss
+    chunk by chunk. A mixture of experts also gets the gradient of its auxiliary losses;
     the value stays the cross-entropy, so that it compares with that of dense models.
     """
     x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
@@ -44,7 +41,6 @@ def next_token_loss(model: Decoder, batch: TokenBatch) -> Tensor:
         model.lm_head.weight,
         batch.labels_BT.flatten(),
         ignored=IGNORED,
-        chunk_rows=CHUNK_TOKENS,
     )
     if model.config.experts is None:
         return loss

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,12 @@ import torch
 
 from isoflop.core.artifact import MANIFEST, read_json, write_json
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
-from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
+from isoflop.core.process import keep_freed_buffers
 from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
+from isoflop.models.attention_logits import largest_attention_logits
 from isoflop.models.build import build_model
 from isoflop.models.config import AnyConfig
 from isoflop.models.convert import save_model
@@ -31,17 +32,19 @@ from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 from isoflop.models.moe import count_assigned, expert_use
 from isoflop.training.batches import HeldOut, TrainingData, micro_batches, open_data, step_rows
+from isoflop.training.execution import arrange
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.masked import masked_work
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.precision import Precision, choose_precision
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claim, seal
 from isoflop.training.scaling import Scaling, scale_output
 from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.seq2seq import pair_work, span_work
-from isoflop.training.step import Task, Work
+from isoflop.training.step import Task, Work, one_pass
 
 SAMPLE_TOKENS = 48
 EVAL_ROWS = 16
@@ -67,7 +70,7 @@ class TrainResult:
     seconds: float
     """Wall-clock seconds of training, over all sessions."""
     peak_memory_bytes: int
-    """Most memory the process has held."""
+    """Most memory the process has held; on another device than the CPU, its tensors there."""
 
 
 def train(
@@ -106,6 +109,7 @@ def _train(
 ) -> TrainResult:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
+    precision = choose_precision(recipe.train.dtype, recipe.train.device)
     work = work_of(recipe)
     for warning in work.warnings:
         warn(warning)
@@ -114,13 +118,18 @@ def _train(
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
     scale_output(model, scaling)
+    model.to(precision.device)
+    facts: Mapping[str, Any] = {}
+    if isinstance(model, Decoder):
+        once = one_pass(model, work.task, precision)
+        facts = arrange(model, recipe.train, precision, once)
     progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,
         build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
         work.task,
-        _loop_config(recipe, work),
+        replace(_loop_config(recipe, work, precision), facts=facts),
         out,
         progress,
         branch_from,
@@ -139,7 +148,7 @@ def _train(
         loss=score["loss"],
         bits_per_byte=score.get("bits_per_byte"),
         seconds=state.seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=precision.peak_memory_bytes(),
     )
 
 
@@ -196,7 +205,10 @@ def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, To
     return Task(
         batches=batches,
         loss=next_token_loss,
-        evaluate=lambda model: data_scores(model, data.held_out),
+        evaluate=lambda model: {
+            **data_scores(model, data.held_out),
+            "attention_logit_max": attention_logit_max(model, data.held_out),
+        },
         samples=samples,
         position=lambda steps: data.position(ramp.first_token(steps) // train.seq_len),
     )
@@ -220,25 +232,35 @@ def data_scores(model: Decoder, held_out: Mapping[str, HeldOut]) -> dict[str, fl
     return {"loss": loss, "bits_per_byte": loss / math.log(2) / text_bytes, **scores}
 
 
+def attention_logit_max(model: Decoder, held_out: Mapping[str, HeldOut]) -> float:
+    """The largest attention logit of all layers on the first held-out window."""
+    windows = next(iter(held_out.values())).windows
+    batch = Precision(model.lm_head.weight.device).moved(_token_batch(windows, slice(0, 1)))
+    return largest_attention_logits(model, batch.ids_BT, batch.document_BT).max().item()
+
+
 def held_out_scores(model: Decoder, windows: EvalWindows) -> dict[str, float]:
     """Loss in nats per token and in bits per byte of text, whole and by kind of document; for a
     mixture of experts also how evenly they were used (`models.moe.ExpertUse`)."""
     loss_sum, kinds = 0.0, len(windows.kinds)
+    place = Precision(model.lm_head.weight.device)
     by_kind = np.zeros(kinds)
     assigned: list[torch.Tensor] = []
     for start in range(0, len(windows.ids_BT), EVAL_ROWS):
         rows = slice(start, start + EVAL_ROWS)
-        batch = _token_batch(windows, rows)
+        batch = place.moved(_token_batch(windows, rows))
         x_BTD, routing = model.routed(batch.ids_BT, batch.document_BT)
         if routing:
             assigned.append(count_assigned(routing))
+        logits_BTV = model.lm_head(x_BTD)
+        wide = torch.promote_types(logits_BTV.dtype, torch.float32)
         losses = torch.nn.functional.cross_entropy(
-            model.lm_head(x_BTD).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
+            logits_BTV.to(wide).flatten(0, 1), batch.labels_BT.flatten(), reduction="none"
         ).double()
         loss_sum += losses.sum().item()
         order = _whole_documents_first(windows, rows)
         kind = windows.kind_BT[rows][order].reshape(-1)
-        by_kind += np.bincount(kind, weights=losses.numpy(), minlength=kinds)
+        by_kind += np.bincount(kind, weights=losses.cpu().numpy(), minlength=kinds)
     scores = {
         "loss": loss_sum / windows.n_labels,
         "bits_per_byte": loss_sum / math.log(2) / windows.text_bytes,
@@ -289,13 +311,13 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     return at
 
 
-def _loop_config(recipe: TrainRecipe, work: Work) -> LoopConfig:
+def _loop_config(recipe: TrainRecipe, work: Work, precision: Precision) -> LoopConfig:
     train = recipe.train
     return LoopConfig(
         steps=recipe.steps,
         batch_tokens=recipe.batch_ramp.batch_tokens,
         flops_per_token=work.flops_per_token,
-        peak_flops=_measured_peak(train.dtype, torch.get_num_threads()),
+        peak_flops=precision.peak_flops(torch.get_num_threads()),
         clip_norm=recipe.optimizer.clip_norm,
         log_every=train.log_every,
         evaluate_at=frozenset(
@@ -307,6 +329,7 @@ def _loop_config(recipe: TrainRecipe, work: Work) -> LoopConfig:
         ),
         tensorboard=train.tensorboard,
         guard=recipe.guard,
+        precision=precision,
         forecaster=_forecaster(recipe, work.config) if recipe.forecast.on else None,
         average_decay=recipe.optimizer.average_decay,
     )
@@ -321,12 +344,6 @@ def _forecaster(recipe: TrainRecipe, config: AnyConfig) -> Forecaster:
         steps=recipe.steps,
         learning_rate=lambda step: rate(ramp.first_token(step)),
     )
-
-
-def _measured_peak(dtype: str, threads: int) -> float | None:
-    """FLOP/s of large matrix products, or None where this thread count was not measured."""
-    gflops = calibrate().gflops[dtype].get(threads)
-    return None if gflops is None else gflops * 1e9
 
 
 def _last_row(path: Path) -> Mapping[str, float]:

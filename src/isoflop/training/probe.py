@@ -10,16 +10,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
+from isoflop.core.process import keep_freed_buffers
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 from isoflop.training.batches import open_data
 from isoflop.training.checkpoint import LoopState, save_checkpoint
+from isoflop.training.execution import arrange
 from isoflop.training.metrics import RunLog
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.precision import choose_precision
 from isoflop.training.pretrain import next_token_task
 from isoflop.training.recipe import TrainRecipe
-from isoflop.training.step import apply_gradient, compute_gradient
+from isoflop.training.step import apply_gradient, compute_gradient, one_pass
 
 EVAL_TOKENS = 16_384
 """Held-out tokens of the timed evaluation; the time is scaled to the recipe's."""
@@ -48,16 +50,19 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     data = open_data(short)
     model = Decoder(recipe.model.decoder_config(data.vocab_size, recipe.train.seq_len))
     initialise(model, recipe.train.seed)
-    optimizer = build_optimizer(model, recipe.optimizer)
+    precision = choose_precision(recipe.train.dtype, recipe.train.device)
+    model.to(precision.device)
     task = next_token_task(short, data)
+    arrange(model, recipe.train, precision, one_pass(model, task, precision))
+    optimizer = build_optimizer(model, recipe.optimizer)
     times: list[float] = []
     while len(times) < warmup_steps + 5 or sum(times) < seconds:
         began = time.perf_counter()
         # A learning rate of zero: the weights, and with them the cost of a sample, stay typical.
-        compute_gradient(model, task, len(times), recipe.optimizer.clip_norm)
+        compute_gradient(model, task, len(times), recipe.optimizer.clip_norm, precision)
         apply_gradient(optimizer, 0.0)
         times.append(time.perf_counter() - began)
-    with torch.no_grad():
+    with torch.no_grad(), precision.autocast():
         began = time.perf_counter()
         task.evaluate(model)
         evaluated = time.perf_counter()
@@ -69,7 +74,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
         # The mean, since the run will meet the slow steps too; a median would be too hopeful.
         seconds_per_step=statistics.fmean(times[warmup_steps:]),
         evaluation_seconds=(evaluated - began) * scale + sampled - evaluated,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=precision.peak_memory_bytes(),
     )
 
 

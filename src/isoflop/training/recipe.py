@@ -124,8 +124,20 @@ class TrainConfig:
     """Tokens per forward and backward pass on one device; changes speed and memory only."""
     seed: int = 0
     """Fixes initial weights and data order."""
-    dtype: Literal["float32"] = "float32"
-    """Number format of the computation."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Number format of matrix products; weights stay float32. auto: bfloat16 where it measures
+    faster by enough (`isoflop doctor`). float16 has a loss scale."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: on a CUDA device where there is one."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations that are computed again in the backward pass instead of kept: none; selective:
+    those of attention, or as few layers as activation_bytes asks for; full: all but the layers'
+    inputs. The same bits, in more time and less memory."""
+    activation_bytes: int | None = None
+    """With recompute = selective: bytes that the activations of a micro-batch may take."""
+    compile: Literal[False, True, "auto"] = False
+    """Whether torch.compile makes the layers' kernels; auto: where it measures faster. Without a
+    compiler the run goes on as it is, and events.jsonl says why."""
     threads: int | None = None
     """CPU threads; all cores when not given."""
     log_every: int = 10
@@ -229,6 +241,8 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     found += _ramp_problems(train)
     if any(at % train.global_batch_tokens for at in train.keep_checkpoints_at):
         found.append("train.keep_checkpoints_at must hold multiples of train.global_batch_tokens")
+    if train.activation_bytes is not None and train.recompute != "selective":
+        found.append("train.activation_bytes is for train.recompute = selective")
     if train.threads is not None and train.threads < 1:
         found.append(f"train.threads = {train.threads} must be at least 1")
     found += optimizer_problems(optimizer)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from isoflop.models.config import AnyConfig
 from isoflop.training.health import squared_norm
 from isoflop.training.optimizers import set_learning_rate
+from isoflop.training.precision import Precision
 
 
 class Batch(Protocol):
@@ -78,22 +79,50 @@ class Gradient:
 
 
 def compute_gradient(
-    model: ModelT, task: Task[ModelT, BatchT], step: int, clip_norm: float
+    model: ModelT,
+    task: Task[ModelT, BatchT],
+    step: int,
+    clip_norm: float,
+    precision: Precision | None = None,
+    loss_scale: float = 1.0,
 ) -> Gradient:
-    """Forward and backward over the batch of `step`, clipped, ready to be applied or left out."""
+    """Forward and backward over the batch of `step`, clipped, ready to be applied or left out.
+
+    Args:
+        precision: Where the model lies and how it computes; float32 on the CPU when None.
+        loss_scale: By what the loss is larger in the backward pass; the gradient is not.
+    """
+    precision = precision or Precision()
     batches = task.batches(step)
     # The divisor is the count over the whole global batch, known before the first backward, so
     # that neither micro-batches nor ranks weigh differently by how many labels they hold.
     count = sum(batch.n_valid for batch in batches)
     loss_sum, first, first_square = 0.0, batches[0].n_valid, None
     for number, batch in enumerate(batches):
-        loss = task.loss(model, batch)
-        (loss / count).backward()  # type: ignore[no-untyped-call]
+        with precision.autocast():
+            loss = task.loss(model, precision.moved(batch))
+        # Divided first: a summed loss times the scale may leave the format's range.
+        (loss / count * loss_scale).backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.item()
         if number == 0 and 0 < first < count:
-            first_square = squared_norm(model) * (count / first) ** 2
+            first_square = squared_norm(model) * (count / first / loss_scale) ** 2
+    if loss_scale != 1:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, 1 / loss_scale)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
     return Gradient(loss_sum, count, norm, first, first_square)
+
+
+def one_pass(model: ModelT, task: Task[ModelT, BatchT], precision: Precision) -> Callable[[], None]:
+    """A function that takes the first micro-batch forward and backward, and leaves nothing."""
+
+    def once() -> None:
+        with precision.autocast():
+            loss = task.loss(model, precision.moved(task.batches(0)[0]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        model.zero_grad()
+
+    return once
 
 
 def apply_gradient(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -101,3 +130,14 @@ def apply_gradient(optimizer: torch.optim.Optimizer, lr: float) -> None:
     set_learning_rate(optimizer, lr)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def evaluate(
+    model: ModelT, task: Task[ModelT, BatchT], precision: Precision
+) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
+    """Held-out figures of the model and the texts it writes; it is in training mode afterwards."""
+    model.eval()
+    with torch.no_grad(), precision.autocast():
+        found = dict(task.evaluate(model)), task.samples(model)
+    model.train()
+    return found
