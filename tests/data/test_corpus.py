@@ -338,6 +338,9 @@ kind = "word-problems"
 documents = 6_000
 [clean.quality]
 english = ["gopher-repetition"]
+[duplicates]
+near = true
+substrings = "cut"
 """
 
 

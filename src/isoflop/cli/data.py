@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from isoflop.cli.arguments import (
     Arguments,
@@ -48,6 +48,9 @@ class BuildArguments(RecipeArguments):
     """What `isoflop data annotate` wrote with the same sources: decide anew, read nothing again."""
     placement: PlacementName = "auto"
     keep_work: KeepWork = False
+    remember: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Write an index of what is kept, against which later recipes match (`duplicates.index`); an
+    index that stands there grows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,7 @@ def _build(args: list[str]) -> int:
         arguments.annotations,
         placement=arguments.placement,
         keep_work=arguments.keep_work,
+        remember=arguments.remember,
     )
     data_card(corpus.directory)
     _show(corpus, arguments.json)

@@ -1,6 +1,6 @@
 """The stage that settles where each document goes: a split, or out; caps, and the held-out share.
 
-Not for finding copies (`copies`) nor for writing what is kept (`parts`).
+Not for finding duplicates (`duplicate_stages`) nor for writing what is kept (`parts`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from isoflop.core.engine import Engine, Output, Piece, Work
-from isoflop.data.copies import FATES, KEPT, SAME_TEXT, SEEN_LINES
+from isoflop.data.document_keys import FELL_FOR
+from isoflop.data.duplicates import KINDS
 from isoflop.data.judge import DocumentIndex, Shard, read_judged
 from isoflop.data.recipe import DataRecipe
 
 CHOICES = "choices.npy"
 SPLITS = ("train", "held_out")
-TRAIN, HELD_OUT, DECIDED_AGAINST, COPY, MOSTLY_COPY, BEYOND_CAP = range(6)
-REASONS = {
-    COPY: "seen before (same text)",
-    MOSTLY_COPY: "mostly seen lines",
-    BEYOND_CAP: "beyond max_bytes",
+TRAIN, HELD_OUT, DECIDED_AGAINST, BEYOND_CAP = range(4)
+_DUPLICATE = 4  # and the place of its kind in KINDS
+OF_KIND = {
+    "exact": "seen before (same text)",
+    "url": "seen before (same address)",
+    "near": "seen before (nearly the same)",
+    "line": "mostly seen lines",
+}
+"""Why duplicates are out, by kind; those of passages are among the decisions."""
+REASONS = {BEYOND_CAP: "beyond max_bytes"} | {
+    _DUPLICATE + KINDS.index(kind): reason for kind, reason in OF_KIND.items()
 }
 """Why a document is out; DECIDED_AGAINST has reasons of its own."""
-_OF_FATE = {SAME_TEXT: COPY, SEEN_LINES: MOSTLY_COPY}
 
 
 def choose(engine: Engine, recipe: DataRecipe, shards: Sequence[Shard], fates: Output) -> Output:
@@ -53,17 +60,16 @@ def choose_all(work: Work) -> dict[str, Any]:
     """
     shards = work.value["shards"]
     index = DocumentIndex([(number, documents) for number, documents, _ in shards])
-    fates: NDArray[np.uint8] = np.load(work.inputs[0] / FATES)
-    choices = np.full(index.total, DECIDED_AGAINST, np.uint8)
-    for fate, choice in _OF_FATE.items():
-        choices[fates == fate] = choice
+    kinds: NDArray[np.int8] = np.load(work.inputs[0] / FELL_FOR)
+    choices = np.where(kinds >= 0, kinds + _DUPLICATE, DECIDED_AGAINST).astype(np.uint8)
     sizes = np.empty(index.total, np.int64)
     for begin, end, folder in zip(index.starts, index.starts[1:], work.inputs[1:], strict=False):
-        table = read_judged(folder, ["bytes", "draw"])
+        table = read_judged(folder, ["bytes", "draw", "reason"])
         sizes[begin:end] = table["bytes"].to_numpy()
         held_out = table["draw"].to_numpy() < work.parameters["held_out_fraction"] * 2.0**64
-        choices[begin:end][fates[begin:end] == KEPT] = TRAIN
-        choices[begin:end][(fates[begin:end] == KEPT) & held_out] = HELD_OUT
+        # Passages may have made a document fall that is no duplicate as a whole.
+        stays = (kinds[begin:end] == -1) & pc.equal(table["reason"], "").to_numpy()
+        choices[begin:end][stays] = np.where(held_out, HELD_OUT, TRAIN)[stays]
     available = []
     for source, cap in enumerate(work.parameters["caps"]):
         own = [number for number, shard in enumerate(shards) if shard[2] == source]

@@ -1,7 +1,8 @@
 """From a recipe to a clean, split corpus on disk, with an account of all that was dropped.
 
 Not for the work of the single stages: reading and measuring (`annotate`), deciding (`judge`),
-copies (`copies`), caps and splits (`choose`), writing (`parts`), the account (`funnel`).
+evaluation items (`leaks`), duplicates (`duplicate_stages`), caps and splits (`choose`), writing
+(`parts`), the account (`funnel`).
 """
 
 from __future__ import annotations
@@ -37,18 +38,24 @@ from isoflop.data.annotate import (
     plan_source,
 )
 from isoflop.data.choose import SPLITS, choose
-from isoflop.data.copies import find_copies
 from isoflop.data.decide import Decider
+from isoflop.data.decontaminate import EvaluationIndex, read_evaluation_index
+from isoflop.data.duplicate_index import open_index
+from isoflop.data.duplicate_stages import Settled, drop_duplicates, remember_kept
 from isoflop.data.funnel import account
 from isoflop.data.judge import Shard, judge
+from isoflop.data.leaks import contamination, keep_out
 from isoflop.data.parts import part_paths, write_parts
 from isoflop.data.recipe import DataRecipe
 from isoflop.data.why import write_signals
 
 # What the stages take, for the progress; reading and measuring is most of it.
 _STAGES = {
-    "read": 0.75, "judge": 0.1, "texts": 0.01, "lines": 0.02, "copies": 0.01, "choose": 0.01,
-    "write": 0.05, "signals": 0.02, "account": 0.03,
+    "read": 0.6, "judge": 0.06, "leaks": 0.03, "keys": 0.04, "signatures": 0.06, "known": 0.01,
+    "texts": 0.005, "urls": 0.005, "lines": 0.01, "exact": 0.005, "bands": 0.01, "pairs": 0.01,
+    "edges": 0.005, "shingles": 0.01, "near": 0.01, "copies": 0.01, "fingerprints": 0.02,
+    "passages": 0.005, "windows": 0.01, "repeats": 0.005, "cut": 0.01, "choose": 0.01,
+    "write": 0.04, "signals": 0.01, "account": 0.01,
 }  # fmt: skip
 
 
@@ -108,8 +115,9 @@ def build(
     *,
     placement: str = "inline",
     keep_work: bool = False,
+    remember: Path | None = None,
 ) -> Corpus:
-    """Read the sources, clean, drop duplicates, split by document hash, write `out`.
+    """Read the sources, clean, keep evaluation items and duplicates out, split, write `out`.
 
     The files are a pure function of the recipe and of what the sources hold, whatever the
     placement. An interrupted build continues from the tasks it finished.
@@ -121,15 +129,17 @@ def build(
             `core.engine.open_placement`.
         keep_work: Keep the working folder beside `out`, so that a build with other thresholds
             repeats only what they change.
+        remember: Once the corpus stands, write an index of its documents here, or add them to the
+            one that stands there, for `duplicates.index` of later recipes.
 
     Raises:
-        DataError: A source or a split ends up without any document, or the annotations are of
-            another recipe.
+        DataError: A source or a split ends up without any document, the annotations are of
+            another recipe, or an evaluation set cannot be read.
         RecipeError: A package that the recipe needs is not installed.
-        ArtifactError: `out` exists and is not an artifact.
+        ArtifactError: `out` or `remember` exists and is not an artifact; an index cannot be read.
         RunError: A worker failed or was killed again and again.
     """
-    Decider(recipe.clean)  # a threshold of no rule is refused before there is work
+    index = _refuse_early(recipe, remember)
     measured = None if annotations is None else check_annotations(annotations, recipe)
     if measured is None:
         measure = measure_config(recipe.clean)
@@ -141,23 +151,36 @@ def build(
         reader = _FromAnnotations(measured)
         size = sum(int(piece.statistics["bytes"]) for pieces in measured for piece in pieces)
     meter = _Meter(progress, size)
-    with (
-        work_folder(out, keep_work) as work,
-        build_directory(out) as aside,
-        open_placement(placement, work, size) as place,
-    ):
-        engine = Engine(work, place, meter.report)
-        shards, choices = _settle(engine, recipe, reader)
-        write_parts(engine, shards, choices, aside)
-        if recipe.clean.measures:
-            write_signals(engine, recipe, shards, choices, aside)
-        funnel = account(engine, recipe, shards, choices, aside)
-        _finish(recipe, funnel, aside)
-        if keep_work:
-            engine.prune()
+    with work_folder(out, keep_work) as work, open_placement(placement, work, size) as place:
+        with build_directory(out) as aside:
+            engine = Engine(work, place, meter.report)
+            settled, choices, leaks = _settle(engine, recipe, reader)
+            shards = settled.shards
+            write_parts(engine, shards, choices, aside)
+            if recipe.clean.measures:
+                write_signals(engine, recipe, shards, choices, aside)
+            funnel = account(engine, recipe, shards, choices, aside)
+            write_json(aside / "duplicates.json", settled.report())
+            if index is not None:
+                write_json(aside / "contamination.json", contamination(index, leaks))
+            _finish(recipe, funnel, aside)
+            if keep_work:
+                engine.prune()
+        if remember is not None:  # not before: the same command would find its own documents
+            remember_kept(settled, choices, recipe.duplicates, remember)
     kept = funnel["kept"]
     progress.finish(f"{kept['documents']:,} documents, {kept['bytes'] / 1e6:.1f} MB kept")
     return Corpus(out, funnel)
+
+
+def _refuse_early(recipe: DataRecipe, remember: Path | None) -> EvaluationIndex | None:
+    """Say what is wrong before there is work; returns the evaluation sets of the recipe."""
+    Decider(recipe.clean)
+    if recipe.duplicates.index is not None:
+        open_index(recipe.duplicates.index)
+    if remember is not None and remember.exists():
+        open_index(remember)
+    return read_evaluation_index(recipe.decontaminate) if recipe.decontaminate.tasks else None
 
 
 def inspect(path: Path) -> Corpus:
@@ -215,10 +238,15 @@ class _FromAnnotations:
 _Reader = _FromSources | _FromAnnotations
 
 
-def _settle(engine: Engine, recipe: DataRecipe, reader: _Reader) -> tuple[list[Shard], Output]:
+def _settle(
+    engine: Engine, recipe: DataRecipe, reader: _Reader
+) -> tuple[Settled, Output, list[dict[str, Any]]]:
     """Read as much of each source as its cap needs, and settle where every document goes.
 
     How much is read depends on the bytes that were kept, never on the workers.
+
+    Returns:
+        The duplicates, the choices, and what each shard held of evaluation sets.
     """
     sources = range(len(recipe.sources))
     caps = [source.max_bytes for source in recipe.sources]
@@ -226,9 +254,8 @@ def _settle(engine: Engine, recipe: DataRecipe, reader: _Reader) -> tuple[list[S
         reader.more(source, 0, caps[source])
     while True:
         shards = [shard for source in sources for shard in _judged(engine, recipe, reader, source)]
-        fates = find_copies(engine, shards)
-        # Near duplicates and decontamination belong here: they change `fates`.
-        choices = choose(engine, recipe, shards, fates)
+        settled = drop_duplicates(engine, recipe, shards)
+        choices = choose(engine, recipe, settled.shards, settled.fates)
         available = choices.statistics["available"]
         short = [
             (source, cap, available[source])
@@ -237,7 +264,8 @@ def _settle(engine: Engine, recipe: DataRecipe, reader: _Reader) -> tuple[list[S
         ]
         more = [reader.more(source, kept, cap) for source, cap, kept in short]
         if not any(more):
-            return shards, choices
+            leaks = [s.judged.statistics["leaks"] for s in shards if "leaks" in s.judged.statistics]
+            return settled, choices, leaks
 
 
 def _judged(engine: Engine, recipe: DataRecipe, reader: _Reader, source: int) -> list[Shard]:
@@ -246,6 +274,7 @@ def _judged(engine: Engine, recipe: DataRecipe, reader: _Reader, source: int) ->
     while True:
         pieces = reader.pieces(engine, source)
         shards = judge(engine, source, pieces, recipe.clean, recipe.seed)
+        shards = keep_out(engine, shards, recipe.decontaminate, recipe.seed)
         kept = sum(int(shard.judged.statistics["bytes"]) for shard in shards)
         if cap is None or kept >= cap or not reader.more(source, kept, cap):
             return shards
@@ -315,4 +344,8 @@ def _recipe_json(recipe: DataRecipe) -> dict[str, Any]:
     toxicity["lists"] = [Path(path).name for path in toxicity["lists"]]
     for model in (value["clean"]["perplexity"], value["clean"]["classifier"]):
         model["model"] = Path(model["model"]).name if model["model"] else None
+    for task in value["decontaminate"]["tasks"]:
+        task["path"] = Path(task["path"]).name
+    index = value["duplicates"]["index"]
+    value["duplicates"]["index"] = Path(index).name if index else None
     return value

@@ -1,6 +1,6 @@
 """Decides from its annotations whether a document is kept, and what becomes of personal data.
 
-Not for measuring (`annotate`) nor for duplicates (`copies`).
+Not for measuring (`annotate`) nor for duplicates (`duplicate_stages`).
 """
 
 from __future__ import annotations

@@ -170,6 +170,17 @@ class ContaminationCount:
             for task in tasks:
                 self._documents[task] += 1
 
+    def state(self) -> dict[str, Any]:
+        """All counts as plain JSON values, for `merge`."""
+        items = np.flatnonzero(self._items).tolist()
+        return {"items": items, "documents": self._documents, "dropped": self.dropped}
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add the counts of other documents."""
+        self._items[state["items"]] = True
+        self._documents = [a + b for a, b in zip(self._documents, state["documents"], strict=True)]
+        self.dropped += state["dropped"]
+
     def as_json(self) -> dict[str, Any]:
         """By task: items, contaminated and undecided (too short) ones, documents that hold one."""
         tasks = self._index.item_tasks

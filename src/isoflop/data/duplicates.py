@@ -32,7 +32,11 @@ from isoflop.data.substrings import covered, repeated_passages
 KINDS = ("exact", "url", "near", "line", "substring")
 """The kinds of duplicates in the order in which they are looked for."""
 
-_MAX_REPEATED_SHARE = 0.5
+MAX_REPEATED_SHARE = 0.5
+"""Documents of which more than this share is repeated passages fall where they are to `drop`."""
+
+NOT_ASKED = -2
+"""In place of a kind: a document that was dropped before, and takes no part."""
 _BATCH_CHARACTERS = 4_000_000
 _N_LARGEST = 10
 _N_IDS = 10
@@ -70,6 +74,17 @@ class DuplicateKeys:
     def __len__(self) -> int:
         return self.sizes.size
 
+    def take(self, numbers: NDArray[np.int64]) -> DuplicateKeys:
+        """The keys of some of the documents, without their lines."""
+        return DuplicateKeys(
+            **{
+                name: column[numbers] if len(column := getattr(self, name)) else column
+                for name in ("sizes", "visible", "sources", "ties", "texts", "urls", "signatures")
+            },
+            lines=self.lines[:0],
+            line_bounds=np.zeros(numbers.size + 1, np.int64),
+        )
+
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -79,7 +94,8 @@ class Duplicates:
     """(D,) the number of the document kept in its place; its own for one that is kept; -1 where
     that is a document of the index, or several (passages)."""
     kinds: NDArray[np.int8]
-    """(D,) index into `KINDS` of what the document fell for; -1 for one that is kept."""
+    """(D,) index into `KINDS` of what the document fell for; -1 for one that is kept, `NOT_ASKED`
+    for one that took no part."""
     cuts: Mapping[int, NDArray[np.int64]]
     """By document number, (K, 2) begin and end of the passages to cut out of a kept document."""
 
@@ -90,7 +106,7 @@ class Duplicates:
         sizes = np.bincount(self.kept[self.kept >= 0], minlength=self.kept.size)
         largest = np.lexsort((np.arange(sizes.size), -sizes))[:_N_LARGEST]
         return {
-            "documents": int(self.kept.size),
+            "documents": int((self.kinds != NOT_ASKED).sum()),
             "clusters": int((sizes > 1).sum()),
             "removed": int(fallen.size),
             "by_kind": {kind: counts[number] for number, kind in enumerate(KINDS)},
@@ -155,15 +171,30 @@ def joined_keys(parts: Sequence[DuplicateKeys]) -> DuplicateKeys:
     )
 
 
-def preference(keys: DuplicateKeys, prefer: str) -> NDArray[np.int64]:
+def preference(
+    visible: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    ties: NDArray[np.uint64],
+    prefer: str,
+    capped: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
     """(D,) the rank of each document: of duplicates the one of least rank stays.
 
     `longest`: more visible characters first, then the earlier source; `first`: the earlier source
     first, then more of them. A hash of source and id settles the rest.
+
+    Args:
+        visible, sources, ties: As in `DuplicateKeys`.
+        capped: (D,) documents of sources that are read only in part. They come after all others
+            and in the order of the array, that of reading: what is read beyond a cap then takes
+            nothing away.
     """
-    columns = (-keys.visible, keys.sources)
+    columns = (-visible, sources)
     first, second = columns if prefer == "longest" else columns[::-1]
-    order = np.lexsort((keys.ties, second, first))
+    last = np.zeros(visible.size, np.bool_) if capped is None else capped
+    first = np.where(last, sources, first)
+    second = np.where(last, np.arange(visible.size), second)
+    order = np.lexsort((ties, second, first, last))
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
     return rank
@@ -186,8 +217,8 @@ def find_duplicates(
         Memory beside the keys: some 60 bytes a document, with `near` 4 bytes for every distinct
         run of five tokens in near duplicates; see `repeated_passages`.
     """
-    rank = preference(keys, config.prefer)
-    work = _Decision(rank, known)
+    rank = preference(keys.visible, keys.sources, keys.ties, config.prefer)
+    work = Decision(np.full(len(keys), -1, np.int8) if known is None else known)
     if config.exact:
         alive = work.alive()
         work.drop("exact", alive, alive[same_key(keys.texts[alive], rank[alive])])
@@ -212,7 +243,7 @@ def find_duplicates(
     if config.substrings != "keep":
         cuts = _passages(keys, rank, work.alive(), config.substring_characters, texts_of)
     if config.substrings == "drop":
-        mostly = [n for n in cuts if covered(cuts, n) > _MAX_REPEATED_SHARE * keys.sizes[n]]
+        mostly = [n for n in cuts if covered(cuts, n) > MAX_REPEATED_SHARE * keys.sizes[n]]
         work.drop("substring", np.array(mostly, np.int64), np.full(len(mostly), -1))
         cuts = {}
     return Duplicates(work.representatives(), work.kinds, cuts)
@@ -232,15 +263,21 @@ def documents_duplicates(
     return find_duplicates(keys, config, lambda ns: (documents[n].text for n in ns.tolist()))
 
 
-class _Decision:
-    """What fell so far, and for what."""
+class Decision:
+    """What fell so far, and for what.
 
-    def __init__(self, rank: NDArray[np.int64], known: NDArray[np.int8] | None) -> None:
-        self.kinds = np.full(rank.size, -1, np.int8) if known is None else known.copy()
-        self._kept = np.where(self.kinds >= 0, -1, np.arange(rank.size))
+    Args:
+        kinds: (D,) as `Duplicates.kinds`, of what fell before.
+        kept: (D,) as `Duplicates.kept`; when omitted, what fell fell for documents of an index.
+    """
+
+    def __init__(self, kinds: NDArray[np.int8], kept: NDArray[np.int64] | None = None) -> None:
+        self.kinds = kinds.copy()
+        self._kept = np.where(kinds >= 0, -1, np.arange(kinds.size)) if kept is None else kept
 
     def alive(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self.kinds < 0)
+        """The documents that are still there."""
+        return np.flatnonzero(self.kinds == -1)
 
     def drop(self, kind: str, numbers: NDArray[np.int64], best: NDArray[np.int64]) -> None:
         """Those of `numbers` fall of which another one is the best."""

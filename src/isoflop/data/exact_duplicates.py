@@ -96,7 +96,10 @@ def same_key(keys: NDArray[np.uint64], rank: NDArray[np.int64]) -> NDArray[np.in
 
 
 def same_lines(
-    keys: NDArray[np.uint64], bounds: NDArray[np.int64], rank: NDArray[np.int64]
+    keys: NDArray[np.uint64],
+    bounds: NDArray[np.int64],
+    rank: NDArray[np.int64],
+    counts: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The document that holds most lines of each document that is mostly seen lines.
 
@@ -107,12 +110,14 @@ def same_lines(
         keys: (L,) hashes of the lines of one document after the other, distinct within each.
         bounds: (D + 1,) as `line_keys` returns them.
         rank: (D,) different numbers; what is better kept has a smaller one.
+        counts: (D,) how many lines each document has, where `keys` lacks those that no other one
+            has.
 
     Returns:
         (D,) document numbers; its own for a document that is kept. Memory: some 50 bytes a line.
     """
-    counts = np.diff(bounds)
-    documents = np.repeat(np.arange(counts.size), counts)
+    counts = np.diff(bounds) if counts is None else counts
+    documents = np.repeat(np.arange(counts.size), np.diff(bounds))
     order = np.argsort(keys, kind="stable")
     new = np.ones(order.size, np.bool_)
     new[1:] = keys[order[1:]] != keys[order[:-1]]

@@ -1,24 +1,24 @@
-"""The stage that decides on annotated documents, and hashes what is kept for finding copies.
+"""The stage that decides on annotated documents, and the form in which decisions are kept.
 
-Not for the decisions themselves (`decide`) nor for the copies (`copies`).
+Not for the decisions themselves (`decide`) nor for duplicates (`duplicate_stages`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from isoflop.core.engine import Engine, Output, Piece, Work
-from isoflop.core.engine.records import KEY, write_records
+from isoflop.core.engine import Engine, Output, Piece, Work, link_file
 from isoflop.core.errors import ArtifactError
 from isoflop.core.recipe import from_dict, to_dict
 from isoflop.data.annotated import Annotated, documents_of, read_tables
@@ -26,29 +26,19 @@ from isoflop.data.clean_recipe import CleanConfig
 from isoflop.data.decide import Decider, Decision
 from isoflop.data.model_filters import fingerprints
 
-JUDGED, TEXT_RECORDS, LINE_RECORDS = "judged.parquet", "texts.npy", "lines.npy"
-TEXT_RECORD = np.dtype([(KEY, "<u8"), ("check", "<u8"), ("document", "<u8")])
-LINE_RECORD = np.dtype([(KEY, "<u8"), ("document", "<u8")])
+JUDGED = "judged.parquet"
 _SCHEMA = pa.schema(
     [
         ("reason", pa.string()),  # why it is dropped; "" if it may stay
         ("text", pa.string()),  # its final text where that differs from the annotated one
         ("bytes", pa.int64()),  # of its final text
         ("draw", pa.uint64()),  # decides the split
-        ("lines", pa.int32()),  # telling lines, for `copies`
         ("pii", pa.string()),  # JSON, kind → number found; "" for none
         ("meta", pa.string()),  # JSON, what is to be added to its meta; "" for nothing
     ]
 )
-# A line shorter than this (`return None`, `\"\"\"`) says nothing about copying.
-_MIN_LINE_CHARACTERS = 12
-MIN_LINES = 5
-"""Below this many telling lines the share of copied ones is noise; exact matching still applies."""
-
-_NO_KEYS = np.empty(0, np.uint64)
-
 # A document's number: its source, the piece of the source, its row there.
-_PIECE_BITS, _ROW_BITS = 26, 26
+_PIECE_BITS, ROW_BITS = 26, 26
 
 
 @dataclass(frozen=True)
@@ -92,8 +82,8 @@ class DocumentIndex:
 
     def positions(self, documents: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where documents lie, by their numbers."""
-        shards = np.searchsorted(self._numbers, documents >> np.uint64(_ROW_BITS))
-        rows = documents & np.uint64((1 << _ROW_BITS) - 1)
+        shards = np.searchsorted(self._numbers, documents >> np.uint64(ROW_BITS))
+        rows = documents & np.uint64((1 << ROW_BITS) - 1)
         return self.starts[shards] + rows.astype(np.int64)
 
 
@@ -124,50 +114,29 @@ def judge(
 
 
 def judge_piece(work: Work) -> dict[str, Any]:
-    """The task: a decision for each document, and records of the texts and lines that may stay."""
+    """The task: a decision for each document."""
     decide = Decider(from_dict(CleanConfig, work.parameters["clean"], "clean"))
-    first, seed = work.value << _ROW_BITS, work.parameters["seed"]
-    texts, lines = [np.empty(0, TEXT_RECORD)], [np.empty(0, LINE_RECORD)]
-    row, kept = 0, 0
+    seed, kept = work.parameters["seed"], 0
     with pq.ParquetWriter(work.out / JUDGED, _SCHEMA, compression="zstd") as file:
         for table in read_tables(work.inputs[0]):
-            rows, text_keys, keys_of_lines = [], [], []
+            rows = []
             for item in documents_of(table):
                 work.place = f"source `{item.document.source}`, document {item.document.id}"
                 decision = decide(item)
-                size, keys = len(decision.text.encode()), _NO_KEYS
-                if decision.reason is None:
-                    kept += size
-                    text_keys.append((*_text_keys(decision.text), first + row))
-                    keys = line_keys(decision.text)
-                keys_of_lines.append(keys)
-                rows.append(_row(item, decision, size, keys.size, seed))
-                row += 1
+                size = len(decision.text.encode())
+                kept += size if decision.reason is None else 0
+                rows.append(_row(item, decision, size, seed))
             file.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-            texts.append(np.array(text_keys, TEXT_RECORD))
-            lines.append(_line_records(keys_of_lines, first + row - len(rows)))
-    write_records(work.out / TEXT_RECORDS, np.concatenate(texts))
-    write_records(work.out / LINE_RECORDS, np.concatenate(lines))
     return {"bytes": kept}
 
 
-def _line_records(keys: list[NDArray[np.uint64]], first: int) -> NDArray[np.void]:
-    """Records of the lines of documents that are numbered from `first` on."""
-    sizes = [each.size for each in keys]
-    records: NDArray[np.void] = np.empty(sum(sizes), LINE_RECORD)
-    records[KEY] = np.concatenate(keys)
-    records["document"] = np.repeat(first + np.arange(len(keys)), sizes)
-    return records
-
-
-def _row(item: Annotated, decision: Decision, size: int, telling: int, seed: int) -> dict[str, Any]:
+def _row(item: Annotated, decision: Decision, size: int, seed: int) -> dict[str, Any]:
     changed = decision.text != item.document.text
     return {
         "reason": decision.reason or "",
         "text": decision.text if changed else None,
         "bytes": size,
         "draw": split_draw(decision.text, seed),
-        "lines": telling,
         "pii": json.dumps(decision.pii) if decision.pii else "",
         "meta": json.dumps(decision.meta, ensure_ascii=False) if decision.meta else "",
     }
@@ -179,20 +148,55 @@ def split_draw(text: str, seed: int) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def _text_keys(text: str) -> tuple[int, int]:
-    """128 bits of a text's hash, in two halves."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+def rewrite(
+    work: Work, judged: Path, changes: Mapping[int, str | None], reason: str, seed: int
+) -> int:
+    """Write a shard's decisions anew, for a task that changes some of them.
+
+    Args:
+        changes: Row → the document's new text; None: it is dropped for `reason`.
+
+    Returns:
+        Bytes of the documents that may stay.
+    """
+    if not changes:
+        link_file(judged / JUDGED, work.out / JUDGED)
+    else:
+        columns = {name: column.to_pylist() for name, column in _columns(judged)}
+        for row, text in changes.items():
+            if text is None:
+                columns["reason"][row] = reason
+            else:
+                columns["text"][row], columns["bytes"][row] = text, len(text.encode())
+                columns["draw"][row] = split_draw(text, seed)
+        pq.write_table(pa.table(columns, schema=_SCHEMA), work.out / JUDGED, compression="zstd")
+    table = read_judged(work.out, ["reason", "bytes"])
+    return int(pc.sum(table.filter(pc.equal(table["reason"], ""))["bytes"]).as_py() or 0)
 
 
-def line_keys(text: str) -> NDArray[np.uint64]:
-    """Hashes of the distinct telling lines of a text, whatever their indentation; or of none."""
-    stripped = {line.strip() for line in text.split("\n")}
-    telling = [line for line in stripped if len(line) >= _MIN_LINE_CHARACTERS]
-    if len(telling) < MIN_LINES:
-        return _NO_KEYS
-    digests = [hashlib.blake2b(line.encode(), digest_size=8).digest() for line in telling]
-    return np.unique(np.frombuffer(b"".join(digests), "<u8"))
+def _columns(judged: Path) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    table = read_judged(judged, _SCHEMA.names)
+    return zip(table.column_names, table.columns, strict=True)
+
+
+def final_tables(
+    annotated: Path, judged: Path, columns: Sequence[str]
+) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+    """The documents of a shard that may stay, a row group at a time, with their final text.
+
+    Returns:
+        Their rows in the shard, and their `text` and other columns.
+    """
+    decided = read_judged(judged, ["reason", "text"])
+    row = 0
+    for table in read_tables(annotated, ["text", *columns]):
+        mine = decided.slice(row, len(table))
+        here = pc.equal(mine["reason"], "")
+        rows = np.flatnonzero(here.to_numpy()) + row
+        row += len(table)
+        text = pc.coalesce(mine["text"], table["text"])
+        final = table.set_column(table.column_names.index("text"), "text", text)
+        yield rows, final.filter(here)
 
 
 def read_judged(folder: Path, columns: list[str]) -> pa.Table:

@@ -76,10 +76,14 @@ class ShingleSets:
 
     def jaccard(self, first: int, second: int) -> float:
         """The size of the intersection over that of the union of two documents' sets."""
-        a, b = self.of(first), self.of(second)
-        both = np.sort(np.concatenate([a, b]))
-        shared = int(np.count_nonzero(both[1:] == both[:-1]))
-        return shared / max(both.size - shared, 1)
+        return jaccard(self.of(first), self.of(second))
+
+
+def jaccard(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> float:
+    """The size of the intersection over that of the union of two sets, each without repeats."""
+    both = np.sort(np.concatenate([first, second]))
+    shared = int(np.count_nonzero(both[1:] == both[:-1]))
+    return shared / max(both.size - shared, 1)
 
 
 def equal_pairs(
@@ -124,7 +128,7 @@ def near_clusters(
     """
     present = np.arange(rank.size) if among is None else among
     present = present[has_signature(signature[present])]
-    least, _ = _doubtful(similarity)
+    least, _ = doubtful(similarity)
 
     def similar(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
         return agreement(signature, first, second) >= least
@@ -156,7 +160,7 @@ def confirmed_clusters(
         above it).
     """
     present = members(clusters)
-    least, believed = _doubtful(similarity)
+    least, believed = doubtful(similarity)
 
     def similar(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
         shares = agreement(signature, first, second)
@@ -183,8 +187,8 @@ def likely(similarity: float) -> float:
     return similarity - 1.645 * _deviation(similarity)
 
 
-def _doubtful(similarity: float) -> tuple[float, float]:
-    """The estimates between which the sets themselves decide."""
+def doubtful(similarity: float) -> tuple[float, float]:
+    """The estimates of similarity between which the sets themselves decide."""
     deviation = _deviation(similarity)
     return similarity - _GIVEN_UP * deviation, similarity + _BELIEVED * deviation
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from isoflop.core.errors import RecipeError
 from isoflop.data.clean_recipe import CleanConfig
+from isoflop.data.duplicates_recipe import DecontaminateConfig, DuplicatesConfig
 
 SourceKind = Literal[
     "text", "html", "jsonl", "parquet", "warc", "wikipedia", "huggingface", "git", "python",
@@ -120,6 +121,10 @@ class DataRecipe:
     """Seeds the choice of files under a cap, the generated problems and the split."""
     clean: CleanConfig = field(default_factory=CleanConfig)
     """Spelling, languages, quality rules, personal data, word lists."""
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    """Evaluation sets to keep out."""
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    """Which duplicates are dropped."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot.

@@ -112,12 +112,16 @@ class Engine:
         inputs: Sequence[Output],
         file: str,
         parameters: Any = None,
+        others: Sequence[Output] = (),
     ) -> list[Output]:
         """Run `function` once for each range of keys over the records of all inputs.
 
         Every input holds `file`, written by `records.write_records`; a task reads its share with
         `records.read_partition`. All records of a key meet in one task. The number of ranges
         follows from the bytes of the records alone.
+
+        Args:
+            others: Outputs that every task reads too (`records.others`).
 
         Raises:
             As `map`.
@@ -127,8 +131,8 @@ class Engine:
         pieces = [
             Piece(
                 f"{part:05d}",
-                {"file": file, "part": part, "parts": parts},
-                tuple(inputs),
+                {"file": file, "part": part, "parts": parts, "inputs": len(inputs)},
+                (*inputs, *others),
                 size // parts,
             )
             for part in range(parts)

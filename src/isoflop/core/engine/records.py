@@ -44,8 +44,13 @@ def read_records(path: Path) -> npt.NDArray[Any]:
 def read_partition(work: Work) -> npt.NDArray[Any]:
     """The records of a group's task, sorted by key; equal keys in the order of the inputs."""
     value = work.value
-    paths = [directory / value["file"] for directory in work.inputs]
+    paths = [directory / value["file"] for directory in work.inputs[: value["inputs"]]]
     return read_range(paths, value["part"], value["parts"])
+
+
+def others(work: Work) -> tuple[Path, ...]:
+    """The directories that a group's task reads beside those of its records."""
+    return work.inputs[work.value["inputs"] :]
 
 
 def read_range(paths: Sequence[Path], part: int, parts: int) -> npt.NDArray[Any]:
