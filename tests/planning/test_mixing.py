@@ -66,12 +66,12 @@ def shares(**changes: Any) -> Shares:
 
 
 def test_all_that_is_impossible_in_a_recipe_is_said_at_once() -> None:
-    wrong = (SourceOption("a", Path("x"), target=-1.0), SourceOption("a", Path("y"), most=0.0))
+    wrong = (SourceOption("a", Path("x"), target=-1.0), SourceOption("a", Path("y"), 0.0, most=0.0))
     with pytest.raises(RecipeError) as caught:
-        recipe_of(sources=wrong, proxies=4, repeats=1, checks=0, least=0.6, level=2.0)
+        recipe_of(sources=wrong, proxies=3, repeats=1, checks=0, least=0.6, level=2.0)
     for part in (
         "two sources are named a", "target = -1.0", "most = 0.0", "no source has a positive",
-        "repeats = 1", "checks", "proxies = 4: a law of 2 sources takes 4 mixtures", "least = 0.6",
+        "repeats = 1", "checks", "proxies = 3: a law of 2 sources takes 4 mixtures", "least = 0.6",
         "level = 2.0",
     ):  # fmt: skip
         assert part in str(caught.value)

@@ -123,9 +123,9 @@ def _natural(recipe: MixtureRecipe, shares: Shares) -> dict[str, float]:
 
 def _fit(table: MixtureTable, seed: int) -> MixtureLaw:
     names = {"training": table.training, "validation": table.validation}
-    return replace(
-        fit_mixture(table.weights, table.losses, **names, seed=seed), source=table.source
-    )
+    law = fit_mixture(table.weights, table.losses, **names, seed=seed)
+    # By its name in the directory, so that the law is the same wherever the search lies.
+    return replace(law, source=tuple({**file, "path": MIXTURES} for file in table.source))
 
 
 # --- promises ------------------------------------------------------------------------------
