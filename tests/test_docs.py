@@ -26,6 +26,10 @@ RECIPES = {
     "demo-data.toml": DataRecipe,
     "ladder.toml": LadderRecipe,
     "train.toml": TrainRecipe,
+    "bert.toml": TrainRecipe,
+    "t5.toml": TrainRecipe,
+    "wikitext-2-data.toml": DataRecipe,
+    "wikitext-2.toml": TrainRecipe,
 }
 PAGES = [
     ROOT / "README.md",
