@@ -28,6 +28,10 @@ RECIPES = {
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
+    "bert.toml": TrainRecipe,
+    "t5.toml": TrainRecipe,
+    "wikitext-2-data.toml": DataRecipe,
+    "wikitext-2.toml": TrainRecipe,
 }
 PAGES = [
     ROOT / "README.md",

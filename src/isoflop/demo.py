@@ -319,8 +319,9 @@ def _settle(ledger: Ledger, result: TrainResult) -> None:
         "peak_memory": float(result.peak_memory_bytes),
     }
     for promise in ledger.read():
-        if not promise.settled:
-            ledger.settle(promise.id, outcomes[promise.quantity])
+        outcome = outcomes[promise.quantity]
+        if not promise.settled and outcome is not None:
+            ledger.settle(promise.id, outcome)
 
 
 def _copy_model(out: Path) -> None:

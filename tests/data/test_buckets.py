@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.errors import DataError
-from isoflop.data.buckets import BucketLoader, bucket_bounds
+from isoflop.data.buckets import BucketLoader, bucket_bounds, in_pieces
 from isoflop.data.loader import IGNORED
 from isoflop.data.shards import Split
 
@@ -96,3 +96,28 @@ def test_impossible_buckets_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="Let the bounds rise"):
         BucketLoader(split_of(lengths), 40, batch_tokens, 0, bounds)
+
+
+@settings(deadline=None, max_examples=25)
+@given(lengths=LENGTHS, longest=st.integers(2, 20))
+def test_pieces_are_few_and_even_and_leave_nothing_out(lengths: list[int], longest: int) -> None:
+    whole = split_of(lengths)
+    cut = in_pieces(whole, longest)
+    sizes = np.diff(cut.document_starts)
+    assert set(whole.document_starts) <= set(cut.document_starts)
+    assert sizes.sum() == whole.n_tokens
+    expected: list[int] = []
+    for length in np.diff(whole.document_starts).tolist():
+        n = -(-length // longest)
+        expected += [length // n] * (n - length % n) + [length // n + 1] * (length % n)
+    owner = np.searchsorted(whole.document_starts, cut.document_starts[:-1], side="right")
+    found = [size for d in np.unique(owner) for size in sorted(sizes[owner == d].tolist())]
+    assert found == expected
+    assert cut.n_documents == len(expected)
+
+
+def test_tokens_that_will_be_added_count_in_a_batch() -> None:
+    loader = BucketLoader(split_of([39] * 30), max_len=40, batch_tokens=130, seed=0, added=3)
+    assert len(loader.batch(0, 1).ids_BT) == 3
+    with pytest.raises(DataError):
+        BucketLoader(split_of([39] * 30), max_len=40, batch_tokens=42, seed=0, added=3)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from isoflop.core.recipe import from_dict, load_recipe, to_dict
 from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.shards import Shards
-from isoflop.training.batches import open_data
+from isoflop.training.batches import open_data, step_rows
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import DataConfig, MixtureSource, TrainRecipe
 
@@ -127,6 +128,38 @@ def test_best_fit_packing_trains(
     batch = open_data(packed).order.batch(0, 8)
     assert (batch.document_BT[:, -1] > 0).any()
     short = replace(packed, train=replace(packed.train, tokens=2560, evaluations=1))
+    assert math.isfinite(train(short, tmp_path / "run").loss)
+
+
+def test_streams_go_on_where_the_step_before_stopped_and_train(
+    train_recipe: TrainRecipe, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    streams = replace(train_recipe, data=DataConfig(tiny_shards.directory, packing="streams"))
+    rows = [
+        step_rows(open_data(streams).order, streams.batch_ramp, 32, step).windows
+        for step in range(3)
+    ]
+    assert len(rows[0].ids_BT) == 8
+    for before, after in pairwise(rows):
+        assert np.array_equal(before.labels_BT[:, -1], after.ids_BT[:, 0])
+    short = replace(streams, train=replace(streams.train, tokens=2560, evaluations=1))
+    assert math.isfinite(train(short, tmp_path / "run").loss)
+
+
+def test_buckets_deal_every_token_of_an_epoch_once_and_train(
+    train_recipe: TrainRecipe, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    buckets = replace(train_recipe, data=DataConfig(tiny_shards.directory, packing="buckets"))
+    order = open_data(buckets).order
+    found, indices = 0, []
+    for step in range(order.n_windows):
+        rows = step_rows(order, buckets.batch_ramp, 32, step)
+        assert rows.windows.ids_BT.size <= 256
+        found += int((rows.windows.document_BT == 0).sum())
+        indices += rows.rows_B.tolist()
+    assert found == tiny_shards.train.n_tokens
+    assert sorted(indices) == list(range(len(indices)))
+    short = replace(buckets, train=replace(buckets.train, tokens=2560, evaluations=1))
     assert math.isfinite(train(short, tmp_path / "run").loss)
 
 

@@ -134,7 +134,8 @@ class PairLoader:
     def _tokens(self, piece: int) -> npt.NDArray[np.int64]:
         """The piece's text, without the end of its document."""
         start, end = self.split.document_starts[piece : piece + 2].tolist()
-        ids = self.split.windows(np.array([start]), end - start)[0].astype(np.int64)
+        tokens = self.split.windows(np.array([start]), end - start)[0]
+        ids: npt.NDArray[np.int64] = tokens.astype(np.int64)
         return ids[:-1] if ids[-1] == self.split.eos_id else ids
 
     def _cut(self, ids: npt.NDArray[np.int64], chance: float) -> int:

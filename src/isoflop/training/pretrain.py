@@ -190,7 +190,8 @@ def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, To
 
     def batches(step: int) -> list[TokenBatch]:
         windows = step_rows(data.order, ramp, train.seq_len, step).windows
-        slices = micro_batches(*windows.ids_BT.shape, train.micro_batch_tokens)
+        n_rows, width = windows.ids_BT.shape
+        slices = micro_batches(n_rows, width, train.micro_batch_tokens)
         return [_token_batch(windows, rows) for rows in slices]
 
     def samples(model: Decoder) -> list[Mapping[str, str]]:
