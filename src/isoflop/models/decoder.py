@@ -286,8 +286,10 @@ class Decoder(nn.Module):
         x_BTD = self.embed(ids_BT, start, document_BT)
         view = self.view(x_BTD, document_BT, cache)
         routing = []
-        compiled = self.compiled if torch.is_grad_enabled() and cache is None else ()
-        for block, call in zip(self.layers, compiled or self.layers, strict=True):
+        calls: tuple[Callable[..., tuple[Tensor, Routing | None]], ...] = tuple(self.layers)
+        if self.compiled and torch.is_grad_enabled() and cache is None:
+            calls = self.compiled
+        for block, call in zip(self.layers, calls, strict=True):
             if block.recompute == "block" and cache is None:
                 x_BTD, went = again_in_backward(call, x_BTD, self.rotary, view)
             else:

@@ -185,6 +185,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 torch.mm(share_NV.t(), x_ND[rows], out=d_weight_VD)
             else:
                 d_weight_VD.addmm_(share_NV.t(), x_ND[rows])
+            del share_NV  # before the next chunk's is made: two would be held at once
         ctx.save_for_backward(d_x_ND, d_weight_VD)
         return loss
 

@@ -54,6 +54,7 @@ class _Chunked(torch.autograd.Function):
                 d_logits_NV = share_NV.mul_(counted_N1).to(dtype)
                 d_x_ND[rows] = (d_logits_NV @ narrow_VD).to(x_ND.dtype)
                 d_weight_VD += d_logits_NV.t() @ part_ND
+                del share_NV, d_logits_NV  # before the next chunk's are made
         ctx.save_for_backward(d_x_ND, d_weight_VD)
         ctx.weight_dtype = weight_VD.dtype
         return loss

@@ -50,4 +50,4 @@ def plan_recompute(
         return ["attention"] * n_layers
     fits = (n for n in range(n_layers + 1) if bytes_if_first(n) <= activation_bytes)
     first = next(fits, n_layers)
-    return ["block"] * first + ["none"] * (n_layers - first)
+    return [("block" if layer < first else "none") for layer in range(n_layers)]

@@ -52,8 +52,8 @@ def layers_recomputed(model: Decoder, train: TrainConfig) -> tuple[Recompute, ..
     """What each layer computes again."""
 
     def activations(first: int) -> int:
-        layers = model.config.n_layers
-        plan: list[Recompute] = ["block"] * first + ["none"] * (layers - first)
+        layers = range(model.config.n_layers)
+        plan: list[Recompute] = [("block" if layer < first else "none") for layer in layers]
         return memory_bytes(
             model.config,
             micro_batch_tokens=train.micro_batch_tokens,
