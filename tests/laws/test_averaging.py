@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from isoflop.laws import Law, RunTable, fit, load_law
-from isoflop.laws.averaging import RELEVANCES, average, own_width, roll_out, shares, told_apart
+from isoflop.laws.averaging import (
+    FLOOR_WIDTH,
+    RELEVANCES,
+    average,
+    floor_width,
+    own_width,
+    roll_out,
+    shares,
+    told_apart,
+)
 from isoflop.laws.backtest import backtest
 from isoflop.laws.forms import Design
 
@@ -146,3 +155,33 @@ def test_the_forecast_hardly_depends_on_the_seed() -> None:
     found = [fit(starved(), form="auto", bootstrap=200, seed=s).predict(3e9, 6e10) for s in (1, 2)]
     width = found[0].high - found[0].low
     assert abs(found[0].loss - found[1].loss) < 0.05 * width
+
+
+def test_the_floor_is_believed_firmly_only_where_laws_are_published() -> None:
+    published, tiny = (
+        RunTable.from_arrays(N * shrunk, D * shrunk, TRUTH) for shrunk in (1.0, 1e-3)
+    )
+    assert floor_width(published) == FLOOR_WIDTH
+    assert floor_width(tiny) > 3 * FLOOR_WIDTH
+
+
+def test_tiny_models_far_above_the_floor_are_foretold_without_a_lean() -> None:
+    n, d = (
+        a.ravel() for a in np.meshgrid(np.geomspace(3e4, 2.4e5, 4), np.geomspace(3e5, 2.4e6, 4))
+    )
+    errors = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        law = fit(
+            RunTable.from_arrays(n, d, _far(n, d) * np.exp(2e-3 * rng.standard_normal(n.size))),
+            form="auto",
+            bootstrap=100,
+        )
+        errors.append(np.log(law.predict(7.6e5, 7.6e6).loss / _far(7.6e5, 7.6e6)))
+    # With the width of published tables the mean of these is -2.0 %.
+    assert abs(np.mean(errors)) < 0.007
+
+
+def _far(params: np.ndarray | float, tokens: np.ndarray | float) -> np.ndarray:
+    """A floor of an eighth of the low losses."""
+    return np.asarray(0.14 + 0.5 * (params / 2.4e5) ** -0.3 + 0.5 * (tokens / 2.4e6) ** -0.3)

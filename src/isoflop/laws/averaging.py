@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from isoflop.laws.forms import CHINCHILLA, GAMMA, KAPLAN_ND, Array, Design, Form
 from isoflop.laws.interval import ROBUST, believed_noise, excess, prior_moments
+from isoflop.laws.predict import FLOPS_PER_PARAMETER_TOKEN
 from isoflop.laws.records import RunTable, select
 from isoflop.laws.solver import Prior, Problem, minimise
 from isoflop.laws.support import FEWEST, levels
@@ -41,6 +42,11 @@ FLOOR_WIDTH = 0.15
 """Of the belief that E is 0.55 of the low losses (`interval.FLOOR`). Runs alone hardly tell E from
 the bend of a power law, and a roll-out cannot either; on public tables of seven sources forecasts
 were best with 0.5 to 0.65, whichever source was left out (docs/decisions.md)."""
+KNOWN_FLOPS = 1e17
+"""Compute from which on the published laws speak (`published_laws.json`; Gadre et al. 2024)."""
+FLOOR_SLOPE = 0.1
+"""ln of the floor's share per e-fold of compute below `KNOWN_FLOPS` that a constant one may be off:
+Hoffmann et al. 2022 and Besiroglu et al. 2024, carried on to 1e14 FLOPs, fall by 0.11 and 0.13."""
 CUTS = (3.0, 10.0)
 FEWEST_FITTED = 8
 FEWEST_SCORED = 3
@@ -146,6 +152,18 @@ def low_end(table: RunTable) -> float:
     return float(np.quantile(table.loss, LOW))
 
 
+def floor_width(table: RunTable) -> float:
+    """Width of the belief about ln E: `FLOOR_WIDTH` where laws are published, wider below.
+
+    The share of the floor in the loss falls with the compute, so a ladder of tiny models lies
+    farther above E than any table that the belief comes from.
+    """
+    lowest = table.loss <= np.quantile(table.loss, 0.1)
+    flops = FLOPS_PER_PARAMETER_TOKEN * table.params[lowest] * table.tokens[lowest]
+    below = max(float(np.log(KNOWN_FLOPS) - np.log(flops).mean()), 0.0)
+    return float(np.hypot(FLOOR_WIDTH, FLOOR_SLOPE * below))
+
+
 def settle(table: RunTable, form: Form, design: Design, strength: float = 1.0) -> Settled:
     """Fit `form` at every relevance of `RELEVANCES`, with the noise that each implies.
 
@@ -155,7 +173,7 @@ def settle(table: RunTable, form: Form, design: Design, strength: float = 1.0) -
     kappa = np.array(RELEVANCES)[:, None]
     weight = table.weight * np.exp(-kappa * excess(table.loss, low_end(table)))
     log_loss = np.log(table.loss)
-    centre, width = prior_moments(form, table, strength, FLOOR_WIDTH)
+    centre, width = prior_moments(form, table, strength, floor_width(table))
     nu0, s0 = believed_noise(table)
     theta = np.repeat(centre[None], len(kappa), axis=0)
     sigma = np.full(len(kappa), 0.01)
@@ -341,7 +359,7 @@ def _draw(
     spread = np.minimum(sigma[:, None] / np.sqrt(weight), MOST_SHAKEN)
     normal = _mirrored(rng, rows, spread.shape[1] + form.size)
     shaken = np.log(table.loss) + spread * normal[:, form.size :]
-    centre, width = prior_moments(form, table, strength, FLOOR_WIDTH)
+    centre, width = prior_moments(form, table, strength, floor_width(table))
     jittered = centre + width * normal[:, : form.size]
     prior = Prior(jittered, sigma[:, None] ** 2 / width**2)
     problem = Problem(form, fitted.design, shaken, weight, ROBUST * sigma[:, None], prior)
