@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -195,7 +196,9 @@ def items_to_see(
     return max(1, math.ceil(z * z * 2 * share * (1 - share) / difference**2))
 
 
-def against_chance(estimate: Estimate, chance: float) -> str:
+def against_chance(
+    estimate: Estimate, chance: float
+) -> Literal["above", "at", "below"]:
     """`above`, `at` or `below` chance, by whether the interval holds it."""
     if estimate.low > chance:
         return "above"
