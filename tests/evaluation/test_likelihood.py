@@ -48,7 +48,9 @@ def _pairs(n, seed=0):
     draw = random.Random(seed)
     pairs = []
     for i in range(n):
-        text = "".join(word_problem(seed, draw.randrange(900))[0] for _ in range(draw.choice((1, 2))))
+        text = "".join(
+            word_problem(seed, draw.randrange(900))[0] for _ in range(draw.choice((1, 2)))
+        )
         cut = draw.randrange(1, len(text) - 1)
         pairs.append((text[:cut], text[cut : cut + draw.randrange(1, 30)]))
         if i % 3 == 0:
@@ -95,9 +97,7 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject):
     together = loglikelihood(subject, pairs)
     shuffled = list(range(len(pairs)))
     random.Random(3).shuffle(shuffled)
-    again = loglikelihood(
-        replace(subject, batch_tokens=200), [pairs[i] for i in shuffled]
-    )
+    again = loglikelihood(replace(subject, batch_tokens=200), [pairs[i] for i in shuffled])
     for place, i in enumerate(shuffled):
         assert again[place] == together[i]
     for i in range(0, len(pairs), 5):
@@ -171,8 +171,8 @@ def test_windows_predict_each_token_once_after_what_stands_before_it(length, win
     stream = [7, *text]
     predicted = []
     for context, continuation in rolling_windows(text, 7, window):
-        assert 1 <= len(context)
-        assert 1 <= len(continuation)
+        assert len(context) >= 1
+        assert len(continuation) >= 1
         assert len(context) + len(continuation) <= window + 1
         end = 1 + len(predicted)
         assert list(context) == stream[end - len(context) : end]

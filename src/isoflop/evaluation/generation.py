@@ -154,9 +154,7 @@ def _write(
     ids = torch.tensor([job.prompt[:place] for job in rows], device=device)
     while True:
         x_BD = decoder.hidden(ids, cache=cache)[:, -1]
-        ready = [
-            i for i, job in enumerate(live) if len(job.prompt) <= place and not job.done
-        ]
+        ready = [i for i, job in enumerate(live) if len(job.prompt) <= place and not job.done]
         if ready:
             logits_BV: Tensor = decoder.lm_head(x_BD).float()
             for i, index in zip(ready, _choose(logits_BV, live, ready, sampling), strict=True):
@@ -181,9 +179,7 @@ def _filled(live: list[_Job]) -> list[_Job]:
     return (live * FEWEST_ROWS)[:FEWEST_ROWS] if len(live) < FEWEST_ROWS else live
 
 
-def _choose(
-    logits_BV: Tensor, live: list[_Job], ready: list[int], sampling: Sampling
-) -> list[int]:
+def _choose(logits_BV: Tensor, live: list[_Job], ready: list[int], sampling: Sampling) -> list[int]:
     if sampling.temperature == 0:
         likeliest: list[int] = logits_BV.argmax(-1)[ready].tolist()
         return likeliest

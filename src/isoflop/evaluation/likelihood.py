@@ -223,10 +223,7 @@ def score_ids(
         for number, found, hit in _run(subject.decoder, batch, padded):
             logprobs[number], hits[number] = found, hit
     sizes = n_bytes if n_bytes is not None else [0] * len(pairs)
-    return [
-        Likelihood(*each)
-        for each in zip(logprobs, hits, sizes, truncated, strict=True)
-    ]
+    return [Likelihood(*each) for each in zip(logprobs, hits, sizes, truncated, strict=True)]
 
 
 def _check(context: Ids, continuation: Ids, limit: int) -> None:

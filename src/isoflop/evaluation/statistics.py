@@ -196,9 +196,7 @@ def items_to_see(
     return max(1, math.ceil(z * z * 2 * share * (1 - share) / difference**2))
 
 
-def against_chance(
-    estimate: Estimate, chance: float
-) -> Literal["above", "at", "below"]:
+def against_chance(estimate: Estimate, chance: float) -> Literal["above", "at", "below"]:
     """`above`, `at` or `below` chance, by whether the interval holds it."""
     if estimate.low > chance:
         return "above"

@@ -152,7 +152,5 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _standing(
-    estimate: Estimate, chance: float | None
-) -> Literal["above", "at", "below"] | None:
+def _standing(estimate: Estimate, chance: float | None) -> Literal["above", "at", "below"] | None:
     return None if chance is None else statistics.against_chance(estimate, chance)

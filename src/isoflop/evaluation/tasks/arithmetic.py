@@ -49,9 +49,7 @@ def arithmetic(subject: Subject, settings: Settings) -> Outcome:
             )
         )  # fmt: skip
     hoped = math.fsum(math.exp(r.detail["logprob"]) for r in records) / len(records)
-    return Outcome(
-        "exact match", tuple(records), chance=0.0, extra={"expected_exact_match": hoped}
-    )
+    return Outcome("exact match", tuple(records), chance=0.0, extra={"expected_exact_match": hoped})
 
 
 def carries(a: int, b: int, sign: str) -> int:

@@ -142,7 +142,7 @@ def _rows(file: Path) -> Iterator[Question]:
     for line, cells in enumerate(rows[named:], 1 + named):
         row = dict(zip(header, cells, strict=False)) if named else None
         if row is not None:
-            options = tuple(row[c] for c in "abcdefghij" if c in row and row[c])
+            options = tuple(row[c] for c in "abcdefghij" if row.get(c))
             text, answer = row["question"], row.get("answer", "")
         elif len(cells) >= 4:
             text, options, answer = cells[0], tuple(cells[1:-1]), cells[-1]

@@ -6,6 +6,7 @@ Not for questions. No text is cut to the window and none joined to another.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -20,7 +21,7 @@ from isoflop.data.parts import part_paths
 from isoflop.evaluation.likelihood import Subject, loglikelihood_rolling
 from isoflop.evaluation.task import Outcome, Record, Settings
 
-HELD_OUT = "validation"
+HELD_OUT = "held_out"
 _TITLE = re.compile(r"^ = [^=].*[^=] = *$", re.MULTILINE)
 
 
@@ -83,7 +84,7 @@ def articles(text: str) -> list[str]:
     """A text cut before each line ` = Title = `; all of it where there is none."""
     starts = [found.start() for found in _TITLE.finditer(text)]
     cuts = [0, *[s for s in starts if s], len(text)]
-    parts = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [text[a:b] for a, b in itertools.pairwise(cuts)]
     return [part for part in parts if part.strip()]
 
 

@@ -24,7 +24,20 @@ Rule = Callable[[random.Random, int], tuple[list[Example], tuple[str, ...]]]
 """(draw, number of examples) → that many examples of one rule, the last to be answered, and what
 the answer is chosen among."""
 
-_WORDS = ("red", "sun", "tree", "dog", "milk", "book", "rain", "hand", "fish", "star", "door", "king")
+_WORDS = (
+    "red",
+    "sun",
+    "tree",
+    "dog",
+    "milk",
+    "book",
+    "rain",
+    "hand",
+    "fish",
+    "star",
+    "door",
+    "king",
+)
 _LABELS = ("A", "B", "C", "D")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
