@@ -134,7 +134,7 @@ def _begin(draw: random.Random) -> tuple[str, str, Check]:
     en, zh = draw.choice((("Well", "好"), ("First", "首先"), ("Today", "今天")))
     return (
         f'Begin with the word "{en}".', f"以“{zh}”开头。",
-        lambda text: text.lstrip().startswith(zh) or [w.lower() for w in words(text)[:1]] == [en.lower()],
+        lambda text: text.lstrip().startswith(zh) or words(text.lower())[:1] == [en.lower()],
     )  # fmt: skip
 
 
