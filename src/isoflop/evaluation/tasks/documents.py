@@ -22,7 +22,7 @@ from isoflop.evaluation.likelihood import Subject, loglikelihood_rolling
 from isoflop.evaluation.task import Outcome, Record, Settings
 
 HELD_OUT = "held_out"
-_TITLE = re.compile(r"^ = [^=].*[^=] = *$", re.MULTILINE)
+_TITLE = re.compile(r"^ = [^=](?:.*[^=])? = *$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
