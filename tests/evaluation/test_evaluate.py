@@ -50,7 +50,8 @@ def evaluation(model_directory, files, tmp_path_factory):
     """Every task with two items a group; (what Python returns, the directory, the tasks)."""
     tasks = [
         *OFFLINE,
-        *(f"multiple_choice={files / name}" for name in ("mmlu.csv", "ceval.csv", "questions.jsonl")),
+        f"multiple_choice={files / 'mmlu.csv'}", f"multiple_choice={files / 'ceval.csv'}",
+        f"multiple_choice={files / 'questions.jsonl'}",
         f"minimal_pairs={files / 'blimp.jsonl'}", f"perplexity={files / 'wiki.txt'}",
         f"bits_per_byte={files / 'texts.jsonl'}", f"cloze={files / 'lambada.jsonl'}",
     ]  # fmt: skip
