@@ -107,7 +107,7 @@ def test_files_are_read_as_they_are_meant(evaluation):
     assert of["multiple_choice:ceval"][0]["options"] == ["A", "B", "C", "D"]
     assert [item["gold"] for item in of["multiple_choice:questions"]] == [1, 2]
     assert of["minimal_pairs:blimp"][0]["options"] == ["He runs.", "He run."]
-    assert of["cloze:lambada"][0]["gold"] == "apples"
+    assert of["cloze:lambada"][0]["gold"] == " apples"
     assert len(of["perplexity:wiki"]) == 2
 
 

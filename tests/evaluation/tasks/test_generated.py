@@ -91,7 +91,7 @@ def test_articles_are_cut_at_their_titles_and_nothing_is_lost():
     text = " \n = One = \n \n a . \n = = Part = = \n b . \n = Two = \n c\n"
     parts = articles(text)
     assert "".join(parts) == text.removeprefix(" \n")
-    assert [part.strip().splitlines()[0] for part in parts] == ["= One =", "= Two ="]
+    assert [part.splitlines()[0].strip() for part in parts] == ["= One =", "= Two ="]
     assert articles("no title\n") == ["no title\n"]
 
 
