@@ -10,6 +10,7 @@ from isoflop.evaluation.tasks.choice import multiple_choice
 from isoflop.evaluation.tasks.cloze import cloze
 from isoflop.evaluation.tasks.instructions import instructions
 from isoflop.evaluation.tasks.minimal_pairs import minimal_pairs
+from isoflop.evaluation.tasks.reasoning import word_problems
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -40,6 +41,10 @@ TASKS: dict[str, Task] = {
         ),
         Task("induction", "random tokens repeated: how many are copied", sequences.induction),
         Task("arithmetic", "sums and differences by digits and carries", arithmetic),
+        Task(
+            "word_problems", "step by step and directly, en and zh; pass@k and maj@k of 8 samples",
+            word_problems,
+        ),
         Task(
             "instructions", "19 rules a program can check, en and zh, strict and loose",
             instructions,
