@@ -166,8 +166,8 @@ def _write(
         if len(left) <= len(live) // 2 and len(rows) > FEWEST_ROWS:
             live = [live[i] for i in left]
             rows = _filled(live)
-            index = (left * FEWEST_ROWS)[: len(rows)] if len(left) < FEWEST_ROWS else left
-            cache.select(torch.tensor(index, device=device))
+            kept = (left * FEWEST_ROWS)[: len(rows)] if len(left) < FEWEST_ROWS else left
+            cache.select(torch.tensor(kept, device=device))
         # A finished text is fed its first token: nobody reads what comes of it.
         column = [job.prompt[0] if job.done else job.token(place) for job in rows]
         ids = torch.tensor(column, device=device)[:, None]

@@ -128,7 +128,7 @@ def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
     other = sum(b and not a for a, b in zip(ours, theirs, strict=True))
     n, fewer = only + other, min(only, other)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def paired_difference(

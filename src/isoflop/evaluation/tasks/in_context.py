@@ -72,7 +72,7 @@ def _permuted(draw: random.Random, gold: str, asked: str) -> tuple[str, ...]:
 
 
 def _counting(draw: random.Random, n: int) -> tuple[list[Example], tuple[str, ...]]:
-    examples = []
+    examples: list[Example] = []
     for _ in range(n):
         count = draw.randint(1, 4)
         examples.append((" ".join([draw.choice(_WORDS)] * count), str(count)))
@@ -83,7 +83,7 @@ def _linear(draw: random.Random, n: int) -> tuple[list[Example], tuple[str, ...]
     """Which side of a line through the middle a point of two digits lies on."""
     a, b = draw.choice([(1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (1, 2), (2, -1), (1, -2)])
     names = tuple(draw.sample(("yes", "no"), 2))
-    examples = []
+    examples: list[Example] = []
     while len(examples) < n:
         x, y = draw.randint(0, 9), draw.randint(0, 9)
         side = a * (2 * x - 9) + b * (2 * y - 9)
