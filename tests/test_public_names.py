@@ -14,7 +14,7 @@ import isoflop.laws
 from isoflop.cli.main import COMMANDS
 
 PUBLIC = {
-    isoflop: {"__version__", "laws", "load", "plan", "train"},
+    isoflop: {"__version__", "evaluate", "laws", "load", "plan", "train"},
     isoflop.laws: {
         *("Backtest", "Law", "NextRun", "Optimal", "Prediction", "RunTable"),
         *("backtest", "find_law", "fit", "known_models", "load_law", "next_run", "published_law"),
@@ -81,8 +81,8 @@ def test_a_public_name_says_what_it_is_and_takes_typed_values(
 
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
-        *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture"),
-        *("laws", "plan", "models", "import", "export", "report", "ledger", "chat"),
+        *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture", "laws"),
+        *("emergence", "plan", "models", "import", "export", "eval", "report", "ledger", "chat"),
     }
 
 

@@ -9,13 +9,15 @@ from isoflop.version import __version__
 
 if TYPE_CHECKING:
     from isoflop import laws
+    from isoflop.evaluation.evaluate import evaluate
     from isoflop.loading import load
     from isoflop.planning.planner import plan
     from isoflop.training.pretrain import train
 
-__all__ = ["__version__", "laws", "load", "plan", "train"]
+__all__ = ["__version__", "evaluate", "laws", "load", "plan", "train"]
 
 _HOMES = {
+    "evaluate": "isoflop.evaluation.evaluate",
     "load": "isoflop.loading",
     "plan": "isoflop.planning.planner",
     "train": "isoflop.training.pretrain",

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("isoflop.cli.exporting", "a model as other tools open it"),
     "report": ("isoflop.cli.report", "write runs, laws and promises as one HTML page"),
     "ledger": ("isoflop.cli.ledger", "promises made and how many held"),
+    "eval": ("isoflop.cli.evaluate", "score a model on tasks, with intervals and chance"),
     "chat": ("isoflop.cli.chat", "talk to a model"),
 }
 """Command → (module with `run(args) -> exit code`, one line of help)."""

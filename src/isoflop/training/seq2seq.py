@@ -26,9 +26,9 @@ from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import flops_per_pair
 from isoflop.models.config import EncoderDecoderConfig
 from isoflop.models.encoder_decoder import EncoderDecoder
-from isoflop.models.fused import linear_cross_entropy
 from isoflop.models.generate_target import generate_target
 from isoflop.models.ngram import NGram
+from isoflop.models.output_loss import linear_cross_entropy
 from isoflop.training.baselines import Targets, accuracies, train_ngram
 from isoflop.training.batches import (
     StepRows,
@@ -37,7 +37,6 @@ from isoflop.training.batches import (
     micro_batches,
     step_rows,
 )
-from isoflop.training.objectives import CHUNK_TOKENS
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.special_tokens import PAD, sentinel, special_ids, written_out
 from isoflop.training.step import Task, Work
@@ -111,7 +110,6 @@ def target_loss(model: EncoderDecoder, batch: SourceTargetBatch) -> Tensor:
         model.lm_head.weight,
         batch.labels_BT.flatten(),
         ignored=IGNORED,
-        chunk_rows=CHUNK_TOKENS,
     )
 
 

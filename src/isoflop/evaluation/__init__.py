@@ -1,0 +1,1 @@
+"""Asking finished models: likelihoods, generation, tasks, scores with intervals; not training."""

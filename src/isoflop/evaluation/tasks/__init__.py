@@ -1,0 +1,1 @@
+"""The built-in tasks, one kind a module; `registry` lists them."""
