@@ -79,8 +79,8 @@ def marked_shards(tiny_shards: Shards, tmp_path_factory: pytest.TempPathFactory)
     """The same text by a tokenizer that has the special tokens of BERT and T5."""
     folder = tmp_path_factory.mktemp("marked")
     text = corpus.inspect(tiny_shards.directory.parent / "corpus")
-    marks = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"<extra_id_{i}>" for i in range(4)))
-    tokenizer.train(text, 310, folder / "tokenizer", reserve=marks)
+    marks = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", *(f"<extra_id_{i}>" for i in range(7)))
+    tokenizer.train(text, 313, folder / "tokenizer", reserve=marks)
     return shards.tokenize(text, folder / "tokenizer", folder / "shards")
 
 

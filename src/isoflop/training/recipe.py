@@ -64,7 +64,7 @@ class DataConfig:
         problems = []
         given = (self.shards is not None, bool(self.mixture), self.pairs is not None)
         if sum(given) != 1:
-            problems.append("give one of data.shards, [[data.mixture]] tables and data.pairs")
+            problems.append("give either data.shards or [[data.mixture]] tables or data.pairs")
         if (self.tokenizer is None) != (self.pairs is None):
             problems.append("data.pairs and data.tokenizer go together")
         if self.mixture and self.packing in ("buckets", "streams"):
