@@ -122,8 +122,13 @@ def _natural(recipe: MixtureRecipe, shares: Shares) -> dict[str, float]:
 
 
 def _fit(table: MixtureTable, seed: int) -> MixtureLaw:
-    names = {"training": table.training, "validation": table.validation}
-    law = fit_mixture(table.weights, table.losses, **names, seed=seed)
+    law = fit_mixture(
+        table.weights,
+        table.losses,
+        training=table.training,
+        validation=table.validation,
+        seed=seed,
+    )
     # By its name in the directory, so that the law is the same wherever the search lies.
     return replace(law, source=tuple({**file, "path": MIXTURES} for file in table.source))
 
