@@ -150,4 +150,4 @@ def test_another_recipe_is_refused_in_the_same_directory(
 ) -> None:
     done = isoflop.run("mixture", mixture_toml, "-o", whole[0], "--least", "0.1")
     assert done.returncode == 2
-    assert "least was 0.02, now 0.1" in done.stderr
+    assert "least was 0.05, now 0.1" in done.stderr

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from isoflop.laws.family import Estimate
@@ -140,15 +141,27 @@ def measured_gain(natural: Sequence[float], best: Sequence[float], level: float)
 
 
 def _foretold(objective: Objective, table: MixtureTable) -> float:
-    """1 - squared error of left-out mixtures over the squared error of the mean of the others."""
+    """1 - squared error of left-out mixtures over the squared error of the mean of the others.
+
+    A mixture with the largest or smallest share of a source is not asked for: the others would have
+    to be extrapolated to it, which the search never does.
+    """
+    inner = _inner(table.weights)
     seen = objective.of(table.losses)
     off = seen - objective.of(left_out(table.weights, table.losses))
     same = (np.abs(table.weights[:, None] - table.weights[None]) < 1e-9).all(axis=2)
     others = np.where(same, 0.0, 1.0)
     plain = seen - others @ seen / others.sum(axis=1)
     # Runs of one mixture count as one.
-    count = 1.0 / same.sum(axis=1)
+    count = np.where(inner, 1.0 / same.sum(axis=1), 0.0)
     return float(1.0 - np.sum(count * off**2) / np.sum(count * plain**2))
+
+
+def _inner(weights: Array) -> NDArray[np.bool_]:
+    """Mixtures with neither the largest nor the smallest share of any source; all if none is."""
+    ends = np.stack([weights.min(axis=0), weights.max(axis=0)])
+    inner = (np.abs(weights[None] - ends[:, None]) > 1e-9).all(axis=(0, 2))
+    return inner if inner.any() else np.ones(len(weights), dtype=bool)
 
 
 def _luck(recipe: MixtureRecipe, law: MixtureLaw, table: MixtureTable) -> float:

@@ -69,7 +69,7 @@ class MixtureRecipe:
     objective: Literal["mean", "worst"] = "mean"
     """mean: the weighted mean of the losses; worst: the largest excess over the loss with the
     natural proportions, as DoReMi (Xie et al. 2023) minimises it."""
-    least: float = 0.02
+    least: float = 0.05
     """Smallest share that is tried of a source (a source whose natural share is smaller: that).
     What happens below is not known, so the best mixture does not go there either."""
     synthetic_most: float = 1.0
