@@ -32,7 +32,7 @@ demo: .venv/.installed
 
 .PHONY: test
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: check
 check: .venv/.installed-dev
