@@ -26,10 +26,10 @@ from isoflop.core.hardware import machine, measure_peak, usable_cores, versions
 from isoflop.core.process import keep_freed_buffers
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.models.recipe import ModelConfig
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
-from isoflop.training.recipe import ModelConfig
 from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN = 256
@@ -112,7 +112,7 @@ def chosen(options: Options) -> list[Case]:
 
 def isoflop(case: Case, *, document_tokens: int | None = None) -> Contestant:
     """Isoflop's training step; with `document_tokens`, attention stays within such documents."""
-    shape = ModelConfig(case.d_model, case.n_layers, case.head_dim)
+    shape = ModelConfig(d_model=case.d_model, n_layers=case.n_layers, head_dim=case.head_dim)
     model = Decoder(shape.decoder_config(case.vocab_size, SEQ_LEN))
     initialise(model, seed=0)
     optimizer = build_optimizer(model, OPTIMIZER)
@@ -147,7 +147,7 @@ def llama(case: Case) -> Contestant | None:
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError:
         return None
-    shape = ModelConfig(case.d_model, case.n_layers, case.head_dim)
+    shape = ModelConfig(d_model=case.d_model, n_layers=case.n_layers, head_dim=case.head_dim)
     own = shape.decoder_config(case.vocab_size, SEQ_LEN)
     torch.manual_seed(0)
     model = LlamaForCausalLM(

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from isoflop.models.config import DECODER_FORMS, DecoderConfig, ExpertsConfig
-from isoflop.models.layers import alibi_slopes, positions_in_documents
+from isoflop.models.documents import positions_in_documents
+from isoflop.models.layers import alibi_slopes
 
 GPT2 = DECODER_FORMS["gpt2"]
 FORMS = {

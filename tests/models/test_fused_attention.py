@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from isoflop.models import config, fused_attention
+from isoflop.models.documents import DocumentMask
 from isoflop.models.layers import RotaryPositions
 
 EPS = 1e-3
@@ -48,27 +49,27 @@ def _attention_inputs(groups: int, rows: int, time: int) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
-def _hidden(rows: int, time: int, mixed: int) -> Tensor:
-    """What each row may not see: later tokens, and in the last `mixed` rows other documents."""
-    hidden = torch.ones(time, time, dtype=torch.bool).triu(1).repeat(rows, 1, 1)
+def _documents(rows: int, time: int, mixed: int) -> Tensor:
+    """One document a row, two in the last `mixed` rows."""
+    document = torch.zeros(rows, time, dtype=torch.long)
     for place in range(mixed):
-        cut = 1 + (place * 3) % (time - 1)
-        hidden[rows - mixed + place, cut:, :cut] = True
-    return hidden
+        document[rows - mixed + place, 1 + (place * 3) % (time - 1) :] = 1
+    return document
 
 
 def _forms(
     groups: int, rows: int, time: int, mixed: int
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     rotary = RotaryPositions(WIDTH, time, 10.0).double()
-    hidden = _hidden(rows, time, mixed)
-    bias = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, -torch.inf)
+    document = _documents(rows, time, mixed)
+    documents = DocumentMask(document, torch.float64) if mixed else None
+    seen = (document[:, :, None] == document[:, None]) & torch.ones(time, time).tril().bool()
+    bias = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, -torch.inf)
 
     def ours(x: Tensor, gain: Tensor, *rest: Tensor) -> Tensor:
         return fused_attention.attention(
-            x, gain, rest[:4], rest[4:], rotary.turn(0, time, x.dtype), EPS,
-            bias[rows - mixed :] if mixed else None,
-        )  # fmt: skip
+            x, gain, rest[:4], rest[4:], rotary.turn(0, time, x.dtype), EPS, documents
+        )
 
     def plain(
         x: Tensor, gain: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, *gains: Tensor

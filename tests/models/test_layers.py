@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from isoflop.models.layers import DocumentMask, RotaryPositions, causal_attention
+from isoflop.models.documents import DocumentMask
+from isoflop.models.layers import RotaryPositions, causal_attention
 
 
 def test_rotary_positions_turn_pairs_of_coordinates_as_complex_numbers():

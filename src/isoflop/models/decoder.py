@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from isoflop.models import fused, fused_attention
 from isoflop.models.config import GATED, DecoderConfig, Recompute
+from isoflop.models.documents import DocumentMask, positions_in_documents
 from isoflop.models.layers import (
-    DocumentMask,
     KVCache,
     RelativePositions,
     RotaryPositions,
@@ -31,7 +31,6 @@ from isoflop.models.layers import (
     causal_bias,
     fused_applies,
     make_norm,
-    positions_in_documents,
     sinusoids,
 )
 from isoflop.models.moe import MixtureOfExperts, Routing
@@ -110,7 +109,6 @@ class Attention(nn.Module):
         form; for `DecoderConfig.is_fused` alone."""
         if self.q_norm is None or self.k_norm is None or not isinstance(norm, nn.RMSNorm):
             raise ValueError("the fused form of attention has RMSNorm and QK-norm")
-        documents = view.documents
         return fused_attention.attention(
             x_BTD,
             norm.weight,
@@ -118,7 +116,7 @@ class Attention(nn.Module):
             (self.q_norm.weight, self.k_norm.weight),
             rotary.turn(0, x_BTD.shape[1], x_BTD.dtype),
             norm.eps or 0.0,
-            documents.bias_R1TT[:, 0] if documents is not None and documents.n_mixed else None,
+            view.documents,
         )
 
 

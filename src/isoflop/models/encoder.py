@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop.models.config import EncoderConfig
-from isoflop.models.layers import biased_attention, positions_in_documents, same_document_bias
+from isoflop.models.documents import positions_in_documents
+from isoflop.models.layers import biased_attention, same_document_bias
 
 
 class EncoderAttention(nn.Module):

@@ -4,7 +4,8 @@ Each function is one autograd node for what plain torch spreads over a dozen: it
 activation less often, keeps less, and gives the matrix products the shapes this machine
 multiplies fastest. What each one computes stands in its docstring as a formula; tests hold every
 formula and its gradient against the plain form in float64. `layers.py` decides when to use them;
-attention has a file of its own, `fused_attention.py`.
+attention has a file of its own, `fused_attention.py`. What happens between the matrix products is
+done by the native library where there is one (`native/`), else by torch, in more passes.
 
 Shape suffixes: B batch, T time, N = B·T rows, D model width, F feed-forward width, V vocabulary.
 """
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from isoflop.models.native import calls as native
 
 # --- matrix products -----------------------------------------------------------------------
 
@@ -55,23 +58,30 @@ def weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x over its root mean square along the last axis, and the factor that made it so."""
+    if native.applies(x):
+        return native.norm(x, eps)
     scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return x * scale, scale
 
 
-def normalise_backward(d_unit: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
-    """Gradient of x from that of unit = scale · x: scale · (d_unit − unit · mean(d_unit · unit)).
+def normalise_backward(
+    d_unit: Tensor, unit: Tensor, scale: Tensor, d_sum: Tensor | None = None
+) -> Tensor:
+    """Gradient of x from that of unit = scale · x: scale · (d_unit − unit · mean(d_unit · unit)),
+    plus `d_sum`, that of a sum in which x itself goes on.
 
     Torch has this in one pass over each row for weight normalisation, w = g · v / ‖v‖, whose
     gradient is g/n · (d_w − v · (d_w · v) / n²): here v = unit, n² = its width, g/n = scale.
     """
+    if native.applies(d_unit, unit, unit if d_sum is None else d_sum):
+        return native.norm_backward(d_unit, unit, scale, d_sum)
     width = unit.shape[-1]
     root = torch.full((unit.numel() // width, 1), width**0.5, dtype=unit.dtype)
     d_x, _ = torch.ops.aten._weight_norm_interface_backward(
         d_unit.reshape(-1, width), unit.view(-1, width), scale.view(-1, 1) * width**0.5, root, 0
     )
-    return d_x.view(unit.shape)  # type: ignore[no-any-return]
+    return d_x.view(unit.shape) if d_sum is None else d_x.view(unit.shape).add_(d_sum)
 
 
 class _Norm(torch.autograd.Function):
@@ -97,6 +107,23 @@ def norm(x_BTD: Tensor, gain_D: Tensor, eps: float) -> Tensor:
 # --- feed-forward --------------------------------------------------------------------------
 
 
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up (Shazeer 2020)."""
+    if native.applies(gate, up):
+        return native.swiglu(gate, up)
+    return F.silu(gate).mul_(up)
+
+
+def gated_backward(d_inner: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up; `d_inner` is used up."""
+    if native.applies(d_inner, gate, up):
+        return native.swiglu_backward(d_inner, gate, up)
+    d_up = F.silu(gate).mul_(d_inner)
+    d_gate = d_inner.mul_(up)
+    torch.ops.aten.silu_backward.grad_input(d_gate, gate, grad_input=d_gate)
+    return d_gate, d_up
+
+
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -113,27 +140,23 @@ class _FeedForward(torch.autograd.Function):
         # a pass over the smaller of the two, and its own gradient costs no pass over x either.
         gate_BTF = product(unit_BTD, gate_FD * gain_D)
         up_BTF = product(unit_BTD, up_FD * gain_D)
-        open_BTF = F.silu(gate_BTF)
-        inner_BTF = open_BTF * up_BTF
+        inner_BTF = gated(gate_BTF, up_BTF)
         ctx.save_for_backward(
-            unit_BTD, scale_BT1, gain_D, gate_FD, up_FD, down_DF,
-            gate_BTF, up_BTF, open_BTF, inner_BTF,
-        )  # fmt: skip
+            unit_BTD, scale_BT1, gain_D, gate_FD, up_FD, down_DF, gate_BTF, up_BTF, inner_BTF
+        )
         return product(inner_BTF, down_DF, x_BTD)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out_BTD: Tensor) -> tuple[Tensor | None, ...]:
         unit_BTD, scale_BT1, gain_D, gate_FD, up_FD, down_DF, *inner = ctx.saved_tensors
-        gate_BTF, up_BTF, open_BTF, inner_BTF = inner
+        gate_BTF, up_BTF, inner_BTF = inner
         d_down_DF = weight_gradient(d_out_BTD, inner_BTF)
-        d_inner = product(d_out_BTD, down_DF.t())
-        d_up_BTF = d_inner * open_BTF
-        d_gate_BTF = d_inner.mul_(up_BTF)
-        torch.ops.aten.silu_backward.grad_input(d_gate_BTF, gate_BTF, grad_input=d_gate_BTF)
+        d_inner_BTF = product(d_out_BTD, down_DF.t())
+        d_gate_BTF, d_up_BTF = gated_backward(d_inner_BTF, gate_BTF, up_BTF)
         through_gate = product(d_gate_BTF, (gate_FD * gain_D).t())
         d_unit_BTD = product(d_up_BTF, (up_FD * gain_D).t(), through_gate)
-        d_x_BTD = normalise_backward(d_unit_BTD, unit_BTD, scale_BT1).add_(d_out_BTD)
+        d_x_BTD = normalise_backward(d_unit_BTD, unit_BTD, scale_BT1, d_out_BTD)
         d_gate_FD, d_up_FD = (weight_gradient(d, unit_BTD) for d in (d_gate_BTF, d_up_BTF))
         d_gain_D = (d_gate_FD * gate_FD + d_up_FD * up_FD).sum(0)
         return d_x_BTD, d_gain_D, d_gate_FD.mul_(gain_D), d_up_FD.mul_(gain_D), d_down_DF, None
@@ -170,22 +193,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_weight_VD = torch.empty_like(weight_VD) if with_gradient else None
         for start in range(0, len(x_ND), chunk_rows):
             rows = slice(start, start + chunk_rows)
-            counted_N1 = (label_N[rows] != ignored)[:, None]
-            at_N1 = label_N[rows, None].clamp_min(0)
-            share_NV = product(x_ND[rows], weight_VD)
-            loss += softmax_and_loss(share_NV, at_N1).where(counted_N1, 0).sum()
+            d_logits_NV = product(x_ND[rows], weight_VD)
+            loss += cross_entropy(d_logits_NV, label_N[rows], ignored)
             if d_x_ND is None or d_weight_VD is None:
                 continue
-            # d loss / d logits = share − one at the label, in the rows that count.
-            share_NV.scatter_add_(1, at_N1, share_NV.new_full(at_N1.shape, -1.0))
-            if not counted_N1.all():
-                share_NV *= counted_N1
-            d_x_ND[rows] = product(share_NV, weight_VD.t())
+            d_x_ND[rows] = product(d_logits_NV, weight_VD.t())
             if start == 0:
-                torch.mm(share_NV.t(), x_ND[rows], out=d_weight_VD)
+                torch.mm(d_logits_NV.t(), x_ND[rows], out=d_weight_VD)
             else:
-                d_weight_VD.addmm_(share_NV.t(), x_ND[rows])
-            del share_NV  # before the next chunk's is made: two would be held at once
+                d_weight_VD.addmm_(d_logits_NV.t(), x_ND[rows])
+            del d_logits_NV  # before the next chunk's is made: two would be held at once
         ctx.save_for_backward(d_x_ND, d_weight_VD)
         return loss
 
@@ -194,6 +211,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_x_ND, d_weight_VD = ctx.saved_tensors
         return d_x_ND * d_loss, d_weight_VD * d_loss, None, None, None, None
+
+
+def cross_entropy(logits_NV: Tensor, label_N: Tensor, ignored: int) -> Tensor:
+    """Summed −log softmax at the labels that are not `ignored`; logits become the gradient of
+    that sum, in place."""
+    if native.applies(logits_NV, whole_registers=False) and label_N.is_contiguous():
+        return native.cross_entropy(logits_NV, label_N, ignored)
+    counted_N1 = (label_N != ignored)[:, None]
+    at_N1 = label_N[:, None].clamp_min(0)
+    loss = softmax_and_loss(logits_NV, at_N1).where(counted_N1, 0).sum()
+    # d loss / d logits = share − one at the label, in the rows that count.
+    logits_NV.scatter_add_(1, at_N1, logits_NV.new_full(at_N1.shape, -1.0))
+    if not counted_N1.all():
+        logits_NV *= counted_N1
+    return loss
 
 
 def softmax_and_loss(logits_NV: Tensor, at_N1: Tensor) -> Tensor:

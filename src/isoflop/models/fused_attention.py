@@ -20,8 +20,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from isoflop.models import config
+from isoflop.models.documents import DocumentMask
 from isoflop.models.fused import normalise, normalise_backward, product, weight_gradient
+from isoflop.models.native import calls as native
 
+NATIVE_WIDTHS = 32
+"""Heads of multiples of this width fit the native library, whose registers take half of one."""
 CACHED_SCORES = 2**19
 """Scores of attention worked on at once, to stay in a cache of megabytes."""
 
@@ -90,7 +94,7 @@ class _Attention(torch.autograd.Function):
         d_weight_ED = torch.bmm(d_qkv_BET, unit_BTD).sum(0)
         scaled_ED = weight_ED * gain_D
         d_unit_BTD = torch.bmm(d_qkv_BET.transpose(1, 2), scaled_ED.expand(rows, -1, -1))
-        d_x_BTD = normalise_backward(d_unit_BTD, unit_BTD, scale_BT1).add_(d_out_BTD)
+        d_x_BTD = normalise_backward(d_unit_BTD.contiguous(), unit_BTD, scale_BT1, d_out_BTD)
         d_gain_D = (d_weight_ED * weight_ED).sum(0)
         sizes = [n_heads * width, groups * width, groups * width]
         d_q_gain_K = d_gain_HK[:n_heads].sum(0).mul_(width**-0.5)
@@ -194,6 +198,60 @@ def _hide(score_HBQS: Tensor, bias_RTT: Tensor | None, start: int) -> None:
         score_HBQS[:, rows - mixed :] += bias_RTT[:, start:keys, :keys]
 
 
+class _NativeAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BTD: Tensor,
+        gain_D: Tensor,
+        q_ED: Tensor,
+        k_ED: Tensor,
+        v_ED: Tensor,
+        out_DE: Tensor,
+        q_gain_K: Tensor,
+        k_gain_K: Tensor,
+        turn: tuple[Tensor, Tensor],
+        eps: float,
+        first_BT: Tensor,
+    ) -> Tensor:
+        width = len(q_gain_K)
+        unit_BTD, scale_BT1 = normalise(x_BTD, eps)
+        weight_ED = torch.cat((q_ED, k_ED, v_ED))
+        qkv_BTE = product(unit_BTD, weight_ED * gain_D)
+        cos_TP, sin_TP = (part.t().contiguous() for part in turn)
+        n_heads, groups = len(q_ED) // width, len(k_ED) // width
+        heads = native.Heads(q_gain_K, k_gain_K, cos_TP, sin_TP, first_BT, eps, n_heads, groups)
+        mixed_BTE, log_sum_BHT = native.attention(qkv_BTE, heads)
+        ctx.save_for_backward(
+            unit_BTD, scale_BT1, gain_D, weight_ED, out_DE, qkv_BTE, mixed_BTE, log_sum_BHT
+        )
+        ctx.heads = heads
+        return product(mixed_BTE, out_DE, x_BTD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out_BTD: Tensor) -> tuple[Tensor | None, ...]:
+        unit_BTD, scale_BT1, gain_D, weight_ED, out_DE, *saved = ctx.saved_tensors
+        qkv_BTE, mixed_BTE, log_sum_BHT = saved
+        heads: native.Heads = ctx.heads
+        d_out_BTD = d_out_BTD.contiguous()
+        d_out_DE = weight_gradient(d_out_BTD, mixed_BTE)
+        d_mixed_BTE = product(d_out_BTD, out_DE.t())
+        d_qkv_BTE, d_q_gain_K, d_k_gain_K = native.attention_backward(
+            d_mixed_BTE, qkv_BTE, mixed_BTE, log_sum_BHT, heads
+        )
+        d_weight_ED = weight_gradient(d_qkv_BTE, unit_BTD)
+        d_unit_BTD = product(d_qkv_BTE, (weight_ED * gain_D).t())
+        d_x_BTD = normalise_backward(d_unit_BTD, unit_BTD, scale_BT1, d_out_BTD)
+        d_gain_D = (d_weight_ED * weight_ED).sum(0)
+        width = len(heads.q_gain_K)
+        sizes = [n * width for n in (heads.n_heads, heads.n_groups, heads.n_groups)]
+        return (
+            d_x_BTD, d_gain_D, *torch.split(d_weight_ED.mul_(gain_D), sizes), d_out_DE,
+            d_q_gain_K, d_k_gain_K, None, None, None,
+        )  # fmt: skip
+
+
 def attention(
     x_BTD: Tensor,
     gain_D: Tensor,
@@ -201,7 +259,7 @@ def attention(
     head_gains: tuple[Tensor, Tensor],
     turn: tuple[Tensor, Tensor],
     eps: float,
-    bias_RTT: Tensor | None = None,
+    documents: DocumentMask | None = None,
 ) -> Tensor:
     """x + (softmax(q · kᵀ / √K + mask) · v) · outᵀ: causal grouped-query attention with QK-norm.
 
@@ -215,13 +273,24 @@ def attention(
         head_gains: Gains of the norms of queries and keys, (K,) each.
         turn: Cosine and sine of every rotary pair's angle at every position, (P, T) each.
         eps: Added to the mean square in all norms.
-        bias_RTT: For the last R rows of the batch, what is added to their scores: 0, or minus
-            infinity where a token must not look; the rows before them are causal.
+        documents: Which tokens belong together; without it every row is one document.
 
     Returns:
-        The stream, (B, T, D). The shares of attention are kept for the backward pass: this form
-        is for short sequences.
+        The stream, (B, T, D). Without the native library the shares of attention are kept for the
+        backward pass: this form is for short sequences.
     """
+    if native.applies(x_BTD, *head_gains) and len(head_gains[0]) % NATIVE_WIDTHS == 0:
+        first_BT = _all_visible(x_BTD) if documents is None else documents.first_BT
+        if first_BT is not None:
+            return _NativeAttention.apply(  # type: ignore[no-any-return,no-untyped-call]
+                x_BTD, gain_D, *weights, *head_gains, turn, eps, first_BT
+            )
+    mixed = documents is not None and documents.n_mixed > 0
+    bias_RTT = documents.bias_R1TT[:, 0] if documents is not None and mixed else None
     return _Attention.apply(  # type: ignore[no-any-return,no-untyped-call]
         x_BTD, gain_D, *weights, *head_gains, turn, eps, bias_RTT
     )
+
+
+def _all_visible(x_BTD: Tensor) -> Tensor:
+    return torch.zeros(x_BTD.shape[:2], dtype=torch.int32)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from isoflop.models import config
 from isoflop.models.config import DecoderConfig, RopeScaling
+from isoflop.models.documents import DocumentMask
 
 
 def make_norm(kind: config.Norm, width: int, eps: float) -> nn.RMSNorm | nn.LayerNorm:
@@ -124,14 +125,6 @@ def alibi_slopes(n_heads: int) -> Tensor:
     return torch.tensor(slopes, dtype=torch.float32)
 
 
-def positions_in_documents(document_BT: Tensor) -> Tensor:
-    """(B, T) each token's place in its document, which starts where the counter changes."""
-    time_T = torch.arange(document_BT.shape[1], device=document_BT.device)
-    first_BT = torch.ones_like(document_BT, dtype=torch.bool)
-    first_BT[:, 1:] = document_BT[:, 1:] != document_BT[:, :-1]
-    return time_T - torch.where(first_BT, time_T, 0).cummax(1).values
-
-
 class RelativePositions(nn.Module):
     """Transformer-XL's scores by distance (Dai et al. 2019, section 3.3; in Gopher and Chinchilla).
 
@@ -185,34 +178,6 @@ def fused_applies(x_BTD: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and config.FEWEST_FUSED <= x_BTD.shape[1] <= config.LONGEST_FUSED
     )
-
-
-class DocumentMask:
-    """Which rows of a batch hold several documents, and what their tokens may attend to.
-
-    Rows that hold one document need no mask and take the fast causal kernel; a batch source
-    that puts them first (`training/objectives.py` does) gets them in one slice.
-
-    Args:
-        document_BT: Integer document counter of every token; equal means same document.
-        dtype: That of the queries.
-    """
-
-    def __init__(self, document_BT: Tensor, dtype: torch.dtype) -> None:
-        rows, length = document_BT.shape
-        whole = (document_BT[:, 0] == document_BT[:, -1]).tolist()
-        self.n_whole = whole.index(False) if False in whole else rows
-        """How many leading rows hold a single document each."""
-        self.n_mixed = rows - self.n_whole
-        causal_TT = torch.ones(length, length, dtype=torch.bool, device=document_BT.device).tril()
-        mixed_RT = document_BT[self.n_whole :]
-        same_RTT = mixed_RT[:, :, None] == mixed_RT[:, None, :]
-        hidden_R1TT = ~(same_RTT & causal_TT)[:, None]
-        # Added to the scores. Made once here: of a mask of booleans every layer would make, and
-        # keep for its backward pass, such a tensor of its own.
-        self.bias_R1TT = torch.zeros(
-            hidden_R1TT.shape, dtype=dtype, device=document_BT.device
-        ).masked_fill_(hidden_R1TT, -torch.inf)
 
 
 def causal_bias(
