@@ -9,17 +9,23 @@ from isoflop.models import config as config_module
 from isoflop.models import fused, memory
 from isoflop.models.accounting import FLOAT32_BYTES
 from isoflop.models.build import AnyModel
+from isoflop.models.decoder import Decoder
 from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.memory import memory_bytes
+from isoflop.models.native import calls
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS
 
 
-@pytest.fixture(params=["fused", "plain"])
+@pytest.fixture(params=["native", "fused", "plain"])
 def form(request, monkeypatch):
-    """The fast CPU forms, with the products FlopCounterMode knows; and the plain ones."""
+    """The fast CPU forms, natively and by torch, with the products FlopCounterMode knows; and the
+    plain ones."""
     monkeypatch.setattr(fused, "_ONEDNN", None)
+    if request.param == "native" and not calls.in_use():
+        pytest.skip("no native library")
+    monkeypatch.setattr(calls._Switch, "on", request.param == "native")
     if request.param == "plain":
         monkeypatch.setattr(config_module, "LONGEST_FUSED", 0)
         monkeypatch.setattr(memory, "LONGEST_FUSED", 0)
@@ -51,7 +57,10 @@ def _saved_bytes(model: AnyModel, n_documents: int) -> int:
 
 def test_activations_of_packed_documents_are_foretold_to_one_percent(form, any_decoder):
     foretold = memory_bytes(
-        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
+        any_decoder.config,
+        micro_batch_tokens=TOKENS,
+        seq_len=SEQ_LEN,
+        native=form == "native",
     ).activations
     assert foretold == pytest.approx(_saved_bytes(any_decoder, n_documents=3), rel=0.01)
 
@@ -60,7 +69,10 @@ def test_activations_of_whole_documents_are_at_most_those_foretold_and_within_a_
     form, any_decoder
 ):
     foretold = memory_bytes(
-        any_decoder.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN
+        any_decoder.config,
+        micro_batch_tokens=TOKENS,
+        seq_len=SEQ_LEN,
+        native=form == "native",
     ).activations
     assert 0.9 * foretold <= _saved_bytes(any_decoder, n_documents=1) <= foretold
 
@@ -101,3 +113,14 @@ def test_activations_of_encoders_and_encoder_decoders_too(encoder_of, t5_of):
     for model in (encoder_of(), t5_of(), t5_of(activation="geglu", tie_embeddings=False)):
         foretold = memory_bytes(model.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
         assert foretold.activations == pytest.approx(_saved_bytes(model, n_documents=3), rel=0.02)
+
+
+def test_activations_of_widths_that_fill_registers_are_foretold_too(config_of):
+    model = Decoder(config_of(d_model=64, n_heads=2, n_kv_heads=1, head_dim=32, d_ff=96))
+    foretold = memory_bytes(
+        model.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN, native=calls.in_use()
+    )
+    assert foretold.activations == pytest.approx(_saved_bytes(model, n_documents=3), rel=0.02)
+    with calls.plain_torch():
+        foretold = memory_bytes(model.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
+        assert foretold.activations == pytest.approx(_saved_bytes(model, 3), rel=0.02)

@@ -78,6 +78,7 @@ def normalise_backward(
         return native.norm_backward(d_unit, unit, scale, d_sum)
     width = unit.shape[-1]
     root = torch.full((unit.numel() // width, 1), width**0.5, dtype=unit.dtype)
+    d_x: Tensor
     d_x, _ = torch.ops.aten._weight_norm_interface_backward(
         d_unit.reshape(-1, width), unit.view(-1, width), scale.view(-1, 1) * width**0.5, root, 0
     )

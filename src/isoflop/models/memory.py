@@ -68,6 +68,7 @@ def memory_bytes(
     seq_len: int,
     loss_chunk_tokens: int = 512,
     recompute: Sequence[Recompute] = (),
+    native: bool = False,
 ) -> Memory:
     """Foretell the bytes of training, with several documents in every sequence (the worst case).
 
@@ -78,6 +79,7 @@ def memory_bytes(
         loss_chunk_tokens: Tokens whose logits the loss holds at once.
         recompute: What each layer of a decoder computes again in its backward pass; nothing when
             empty.
+        native: Whether the CPU's native library is in use, which keeps no shares of attention.
     """
     count = count_parameters(config)
     tokens, width = micro_batch_tokens, config.d_model
@@ -87,7 +89,8 @@ def memory_bytes(
     elif isinstance(config, EncoderDecoderConfig):
         kept, ids = _encoder_decoder(config, tokens, seq_len), 2 * ids
     else:
-        kept = _recomputed(_decoder(config, tokens, seq_len), config, recompute, tokens)
+        kept = _decoder(config, tokens, seq_len, native)
+        kept = _recomputed(kept, config, recompute, tokens)
         ids = 2 * ids if config.positions == "learned" else ids
     chunk = min(loss_chunk_tokens, tokens) * config.vocab_size
     return Memory(
@@ -99,7 +102,7 @@ def memory_bytes(
     )
 
 
-def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
+def _decoder(config: DecoderConfig, tokens: int, seq_len: int, native: bool) -> _Kept:
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     heads, width = config.n_heads + config.n_kv_heads, config.d_model
     fixed = weights = 0.0
@@ -112,7 +115,14 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
     else:
         norm, last_norm = 3 * width + 1, 2 * width + 1
     last_norm = fused_norm if short and config.norm == "rms" else last_norm
-    if short and config.is_fused and not biased:
+    # Widths that fill the native library's registers, or it leaves the work to torch.
+    native = native and config.head_dim % 32 == 0 and width % 16 == 0
+    if short and config.is_fused and not biased and native:
+        norms = fused_norm
+        attention: float = query + 2 * key + query + config.n_heads  # projected, mixed, log-sum-exp
+        weights = width * (query + 2 * key)
+        fixed = config.n_layers * weights
+    elif short and config.is_fused and not biased:
         norms = fused_norm
         attention = (
             (query + key) + heads  # normalised, and scales
@@ -150,7 +160,7 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int) -> _Kept:
         and config.activation == "swiglu"
         and not (config.bias or config.post_norm)
     ):
-        feed_forward += fused_norm
+        feed_forward += fused_norm - config.d_ff  # the gate's activation is not kept
     else:
         feed_forward += norm
     last = 0 if config.post_norm else last_norm

@@ -1,4 +1,4 @@
-"""How a decoder's layers are run: what they compute again, and whether they are compiled.
+"""How a decoder's layers are run: what they compute again, by which kernels, compiled or not.
 
 Neither changes what is computed. Not for devices and number formats (`precision.py`).
 """
@@ -19,6 +19,7 @@ from isoflop.core.hardware import cache_path, machine
 from isoflop.models.config import Recompute
 from isoflop.models.decoder import Block, Decoder
 from isoflop.models.memory import memory_bytes
+from isoflop.models.native import calls as native
 from isoflop.models.recompute import plan_recompute
 from isoflop.training.precision import Precision
 from isoflop.training.recipe import TrainConfig
@@ -48,6 +49,16 @@ def arrange(
     return facts
 
 
+def choose_kernels(train: TrainConfig, precision: Precision) -> Mapping[str, Any]:
+    """Take the native library from now on, or plain torch, and return what is to be known of it."""
+    if precision.device.type != "cpu":
+        return {}
+    found = native.use(train.native_kernels)
+    if found.functions is not None:
+        return {"native_kernels": True}
+    return {"native_kernels": False, "native_kernels_why": found.why}
+
+
 def layers_recomputed(model: Decoder, train: TrainConfig) -> tuple[Recompute, ...]:
     """What each layer computes again."""
 
@@ -59,6 +70,7 @@ def layers_recomputed(model: Decoder, train: TrainConfig) -> tuple[Recompute, ..
             micro_batch_tokens=train.micro_batch_tokens,
             seq_len=train.seq_len,
             recompute=plan,
+            native=native.in_use(),
         ).activations
 
     return tuple(

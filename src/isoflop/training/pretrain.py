@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +31,7 @@ from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 from isoflop.models.moe import count_assigned, expert_use
 from isoflop.training.batches import HeldOut, TrainingData, micro_batches, open_data, step_rows
-from isoflop.training.execution import arrange
+from isoflop.training.execution import arrange, choose_kernels
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.masked import masked_work
@@ -119,10 +118,10 @@ def _train(
     scaling = scaling_of(recipe, config)
     scale_output(model, scaling)
     model.to(precision.device)
-    facts: Mapping[str, Any] = {}
+    facts = choose_kernels(recipe.train, precision)
     if isinstance(model, Decoder):
         once = one_pass(model, work.task, precision)
-        facts = arrange(model, recipe.train, precision, once)
+        facts = {**facts, **arrange(model, recipe.train, precision, once)}
     progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,

@@ -15,7 +15,7 @@ from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 from isoflop.training.batches import open_data
 from isoflop.training.checkpoint import LoopState, save_checkpoint
-from isoflop.training.execution import arrange
+from isoflop.training.execution import arrange, choose_kernels
 from isoflop.training.metrics import RunLog
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.precision import choose_precision
@@ -53,6 +53,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     precision = choose_precision(recipe.train.dtype, recipe.train.device)
     model.to(precision.device)
     task = next_token_task(short, data)
+    choose_kernels(recipe.train, precision)
     arrange(model, recipe.train, precision, one_pass(model, task, precision))
     optimizer = build_optimizer(model, recipe.optimizer)
     times: list[float] = []

@@ -138,6 +138,9 @@ class TrainConfig:
     compile: Literal[False, True, "auto"] = False
     """Whether torch.compile makes the layers' kernels; auto: where it measures faster. Without a
     compiler the run goes on as it is, and events.jsonl says why."""
+    native_kernels: bool = True
+    """On the CPU, whether a small native library does what lies between the matrix products. It is
+    built once by the machine's C++ compiler; without one plain torch does the same, slower."""
     threads: int | None = None
     """CPU threads; all cores when not given."""
     log_every: int = 10

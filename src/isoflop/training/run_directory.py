@@ -31,8 +31,8 @@ FORMAT = 2
 CONFIG = "config.json"
 _FREE = (
     "data.shards", "data.pairs", "data.tokenizer", "train.threads", "train.micro_batch_tokens",
-    "train.device", "train.recompute", "train.activation_bytes", "train.compile", "processes",
-    "forecast.",
+    "train.device", "train.recompute", "train.activation_bytes", "train.compile",
+    "train.native_kernels", "processes", "forecast.",
 )  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""

@@ -35,6 +35,11 @@ def use(native: bool) -> Library:
     return library() if native else Library(None, "switched off")
 
 
+def in_use() -> bool:
+    """Whether there is a native library and it is not switched off."""
+    return _Switch.on and library().functions is not None
+
+
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """Within: plain torch; for tests and comparisons."""
@@ -49,15 +54,14 @@ def applies(*tensors: Tensor, whole_registers: bool = True) -> bool:
     """Whether the native functions can work on these: float32 on the CPU, rows whole registers."""
     floats = REGISTER_FLOATS if whole_registers else 1
     return (
-        _Switch.on
-        and all(
+        all(
             x.dtype == torch.float32
             and x.device.type == "cpu"
             and x.shape[-1] % floats == 0
             and x.is_contiguous()
             for x in tensors
         )
-        and library().functions is not None
+        and in_use()
     )
 
 
