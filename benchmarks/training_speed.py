@@ -1,19 +1,22 @@
 """How fast Isoflop trains on this CPU: as a share of the measured peak, and beside its peers.
 
-Three trainers do the same work, a whole optimizer step on the same tokens with as many
-parameters: Isoflop's own step, a GPT-2-shaped model in plain torch, and `transformers`'
-Llama. They take turns step by step in one process, so that whatever else the machine does falls
-on all of them. Not for learning quality, nor for GPUs.
+All do the same work, a whole optimizer step on the same tokens with as many parameters: Isoflop's
+own step with and without its native library, a GPT-2-shaped model in plain torch, `transformers`'
+Llama, and LitGPT's where it is installed. Each has a process of its own, set up as its users' is,
+and they take turns step by step, so that whatever else the machine does falls on all of them. Not
+for learning quality, nor for GPUs.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +26,10 @@ from peers.gpt import GPT
 from torch import Tensor, nn
 
 from isoflop.core.hardware import machine, measure_peak, usable_cores, versions
-from isoflop.core.process import keep_freed_buffers
+from isoflop.core.process import begin_worker, keep_freed_buffers
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.models.native import calls as native
 from isoflop.models.recipe import ModelConfig
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
@@ -34,7 +38,7 @@ from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN = 256
 WARMUP_ROUNDS, FEWEST_ROUNDS = 2, 5
-MATCHED = 0.02
+MATCHED = 0.04
 """Peers may differ from Isoflop by this share in parameters and in FLOPs per token; parameters
 without the GPT's learned positions, which multiply nothing."""
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3)
@@ -53,16 +57,13 @@ class Case:
 
 
 CASES = (
-    Case("0.2M", 96, 1, 32, 1024, 1024),
-    Case("0.2M", 96, 1, 32, 1024, 4096),
+    Case("0.2M", 64, 4, 32, 4096, 4096),
+    Case("1M", 128, 5, 32, 4096, 4096),
     Case("1M", 128, 4, 32, 1024, 1024),
-    Case("1M", 128, 4, 32, 1024, 2048),
-    Case("1M", 128, 4, 32, 1024, 4096),
-    Case("1M", 128, 2, 32, 4096, 4096),
-    Case("10M", 320, 7, 64, 4096, 2048),
-    Case("30M", 512, 4, 64, 32_768, 2048),
+    Case("10M", 320, 8, 64, 4096, 4096),
+    Case("30M", 512, 10, 64, 32_768, 2048),
 )
-"""Sizes are weights of matrix products: at the smallest ones the output layer is half of them."""
+"""Sizes are weights of the layers; the embedding, which is the output layer too, comes on top."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Options:
     """CPU threads; all usable cores when not given."""
     compiled: bool = False
     """Also race the GPT under torch.compile (needs a C++ compiler; compiles for a minute)."""
+    shared_setting: bool = False
+    """Let the peers, too, keep freed memory mapped, as Isoflop's processes do."""
     json: Path | None = None
     """Also write everything to this file."""
 
@@ -89,7 +92,6 @@ class Options:
 class Contestant:
     """A model with its whole training step."""
 
-    name: str
     parameters: int
     flops_per_token: float
     step: Callable[[Tensor, Tensor], float]
@@ -110,8 +112,10 @@ def chosen(options: Options) -> list[Case]:
 # --- the contestants -----------------------------------------------------------------------
 
 
-def isoflop(case: Case, *, document_tokens: int | None = None) -> Contestant:
+def isoflop(case: Case, *, kernels: bool = True, document_tokens: int | None = None) -> Contestant:
     """Isoflop's training step; with `document_tokens`, attention stays within such documents."""
+    keep_freed_buffers()
+    native.use(kernels)
     shape = ModelConfig(d_model=case.d_model, n_layers=case.n_layers, head_dim=case.head_dim)
     model = Decoder(shape.decoder_config(case.vocab_size, SEQ_LEN))
     initialise(model, seed=0)
@@ -127,8 +131,7 @@ def isoflop(case: Case, *, document_tokens: int | None = None) -> Contestant:
         apply_gradient(optimizer, OPTIMIZER.learning_rate)
         return gradient.loss_sum / gradient.count
 
-    name = "isoflop" if document_tokens is None else "isoflop, packed documents"
-    return _contestant(name, model, case, step)
+    return _contestant(model, case, step)
 
 
 def gpt(case: Case, *, compiled: bool = False) -> Contestant:
@@ -138,15 +141,13 @@ def gpt(case: Case, *, compiled: bool = False) -> Contestant:
         case.vocab_size, SEQ_LEN, case.d_model, case.n_layers, case.d_model // case.head_dim
     )
     loss = torch.compile(model) if compiled else model
-    return _contestant("GPT, compiled" if compiled else "GPT", model, case, _step(model, loss))
+    return _contestant(model, case, _step(model, loss))
 
 
-def llama(case: Case) -> Contestant | None:
-    """`transformers`' Llama, of Isoflop's shape; None where transformers is not installed."""
-    try:
-        from transformers import LlamaConfig, LlamaForCausalLM
-    except ImportError:
-        return None
+def llama(case: Case) -> Contestant:
+    """`transformers`' Llama, of Isoflop's shape."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     shape = ModelConfig(d_model=case.d_model, n_layers=case.n_layers, head_dim=case.head_dim)
     own = shape.decoder_config(case.vocab_size, SEQ_LEN)
     torch.manual_seed(0)
@@ -172,7 +173,38 @@ def llama(case: Case) -> Contestant | None:
         return out
 
     model.train()
-    return _contestant("transformers Llama", model, case, _step(model, loss))
+    return _contestant(model, case, _step(model, loss))
+
+
+def litgpt(case: Case) -> Contestant:
+    """LitGPT's Llama form, of Isoflop's shape."""
+    import litgpt
+
+    shape = ModelConfig(d_model=case.d_model, n_layers=case.n_layers, head_dim=case.head_dim)
+    own = shape.decoder_config(case.vocab_size, SEQ_LEN)
+    torch.manual_seed(0)
+    model = litgpt.GPT(
+        litgpt.Config(
+            block_size=SEQ_LEN,
+            vocab_size=own.vocab_size,
+            padded_vocab_size=own.vocab_size,
+            n_layer=own.n_layers,
+            n_head=own.n_heads,
+            n_embd=own.d_model,
+            intermediate_size=own.d_ff,
+            rotary_percentage=1.0,
+            parallel_residual=False,
+            bias=False,
+            norm_class_name="RMSNorm",
+            mlp_class_name="LLaMAMLP",
+        )
+    )
+    model.lm_head.weight = model.transformer.wte.weight
+
+    def loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(ids_BT).flatten(0, 1), labels_BT.flatten())
+
+    return _contestant(model, case, _step(model, loss))
 
 
 def _step(
@@ -204,21 +236,129 @@ def _step(
 
 
 def _contestant(
-    name: str, model: nn.Module, case: Case, step: Callable[[Tensor, Tensor], float]
+    model: nn.Module, case: Case, step: Callable[[Tensor, Tensor], float]
 ) -> Contestant:
     """One formula for all: 6 FLOPs per weight of a product and token, plus causal attention.
 
-    All three tie the output layer to the embedding, so every matrix but the positions multiplies.
+    All tie the output layer to the embedding, so every matrix but the positions multiplies.
     """
     matrices = sum(
         p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "positions" not in n
     )
     attention = 6 * case.n_layers * SEQ_LEN * case.d_model
     parameters = sum(p.numel() for n, p in model.named_parameters() if "positions" not in n)
-    return Contestant(name, parameters, 6 * matrices + attention, step)
+    return Contestant(parameters, 6 * matrices + attention, step)
 
 
 # --- the race ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every round, per contestant."""
+
+    wall: list[list[float]]
+    cpu: list[list[float]]
+    loss: list[float]
+
+
+ENTRIES: Mapping[str, Callable[[Case], Contestant]] = {
+    "isoflop": isoflop,
+    "isoflop, plain torch": lambda case: isoflop(case, kernels=False),
+    "GPT": gpt,
+    "transformers Llama": llama,
+    "LitGPT": litgpt,
+    "GPT, compiled": lambda case: gpt(case, compiled=True),
+    "isoflop, packed documents": lambda case: isoflop(case, document_tokens=SEQ_LEN // 2),
+}
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A contestant that waits in its own process."""
+
+    name: str
+    parameters: int
+    flops_per_token: float
+    line: Connection
+
+
+def _compete(name: str, case: Case, threads: int, shared: bool, line: Connection) -> None:
+    """In a process of its own: build the contestant and take a step whenever told to."""
+    begin_worker()
+    torch.set_num_threads(threads)
+    if shared:
+        keep_freed_buffers()
+    try:
+        one = ENTRIES[name](case)
+    except ImportError as error:
+        line.send(error)
+        return
+    line.send((one.parameters, one.flops_per_token))
+    while (seed := line.recv()) is not None:
+        ids_BT, labels_BT = _tokens(case, torch.Generator().manual_seed(seed))
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss = one.step(ids_BT, labels_BT)
+        line.send((time.perf_counter() - wall, time.process_time() - cpu, loss))
+
+
+def enter(name: str, case: Case, threads: int, shared: bool) -> Entered | None:
+    """Start a contestant's process; None where what it needs is not installed."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    context.Process(target=_compete, args=(name, case, threads, shared, there), daemon=True).start()
+    there.close()
+    answer = here.recv()
+    if isinstance(answer, ImportError):
+        print(f"{name} is left out: {answer}")
+        return None
+    return Entered(name, *answer, here)
+
+
+def race(contestants: Sequence[Entered], seconds: float) -> Times:
+    """Let the contestants take turns until the time is up; each round starts with another one."""
+    times = Times([[] for _ in contestants], [[] for _ in contestants], [0.0 for _ in contestants])
+    began, done = time.perf_counter(), 0
+    while done < WARMUP_ROUNDS + FEWEST_ROUNDS or time.perf_counter() - began < seconds:
+        for place in range(len(contestants)):
+            i = (done + place) % len(contestants)
+            contestants[i].line.send(done)
+            wall, cpu, times.loss[i] = contestants[i].line.recv()
+            if done >= WARMUP_ROUNDS:
+                times.wall[i].append(wall)
+                times.cpu[i].append(cpu)
+        done += 1
+    for one in contestants:
+        one.line.send(None)
+    return times
+
+
+def _tokens(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random ids, the low ones frequent as in text, so that there is something to learn."""
+    uniform = torch.rand(case.batch_tokens // SEQ_LEN, SEQ_LEN + 1, generator=generator)
+    ids = (case.vocab_size * uniform**3).long().clamp_max(case.vocab_size - 1)
+    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+
+
+def _check_matched(contestants: Sequence[Entered]) -> None:
+    own = contestants[0]
+    for other in contestants[1:]:
+        for mine, theirs in (
+            (own.parameters, other.parameters),
+            (own.flops_per_token, other.flops_per_token),
+        ):
+            assert abs(theirs / mine - 1) <= MATCHED, (own.name, other.name, mine, theirs)
+
+
+def measure(case: Case, options: Options, threads: int) -> tuple[list[Entered], Times]:
+    """Race all contestants at one size."""
+    names = ["isoflop", "isoflop, plain torch", "GPT", "transformers Llama", "LitGPT"]
+    names += ["GPT, compiled"] if options.compiled else []
+    names += ["isoflop, packed documents"] if case.size == "1M" else []
+    entered = [enter(name, case, threads, options.shared_setting) for name in names]
+    contestants = [entry for entry in entered if entry is not None]
+    _check_matched(contestants)
+    return contestants, race(contestants, options.seconds)
 
 
 @dataclass(frozen=True)
@@ -243,64 +383,8 @@ class Measured:
     """Mean of the last round: all of them learn."""
 
 
-@dataclass(frozen=True)
-class Times:
-    """Seconds of every round, per contestant."""
-
-    wall: list[list[float]]
-    cpu: list[list[float]]
-    loss: list[float]
-
-
-def race(contestants: Sequence[Contestant], case: Case, seconds: float) -> Times:
-    """Let the contestants take turns until the time is up; each round starts with another one."""
-    times = Times([[] for _ in contestants], [[] for _ in contestants], [0.0 for _ in contestants])
-    generator = torch.Generator().manual_seed(0)
-    began, done = time.perf_counter(), 0
-    while done < WARMUP_ROUNDS + FEWEST_ROUNDS or time.perf_counter() - began < seconds:
-        ids_BT, labels_BT = _tokens(case, generator)
-        for place in range(len(contestants)):
-            i = (done + place) % len(contestants)
-            wall, cpu = time.perf_counter(), time.process_time()
-            times.loss[i] = contestants[i].step(ids_BT, labels_BT)
-            if done >= WARMUP_ROUNDS:
-                times.wall[i].append(time.perf_counter() - wall)
-                times.cpu[i].append(time.process_time() - cpu)
-        done += 1
-    return times
-
-
-def _tokens(case: Case, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random ids, the low ones frequent as in text, so that there is something to learn."""
-    uniform = torch.rand(case.batch_tokens // SEQ_LEN, SEQ_LEN + 1, generator=generator)
-    ids = (case.vocab_size * uniform**3).long().clamp_max(case.vocab_size - 1)
-    return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-
-
-def _check_matched(contestants: Sequence[Contestant]) -> None:
-    own = contestants[0]
-    for other in contestants[1:]:
-        for mine, theirs in (
-            (own.parameters, other.parameters),
-            (own.flops_per_token, other.flops_per_token),
-        ):
-            assert abs(theirs / mine - 1) <= MATCHED, (own.name, other.name, mine, theirs)
-
-
-def measure(case: Case, options: Options) -> tuple[list[Contestant], Times]:
-    """Race all contestants at one size."""
-    entered = [isoflop(case), gpt(case), llama(case)]
-    if options.compiled:
-        entered.append(gpt(case, compiled=True))
-    if case.size == "1M":
-        entered.append(isoflop(case, document_tokens=SEQ_LEN // 2))
-    contestants = [entry for entry in entered if entry is not None]
-    _check_matched(contestants)
-    return contestants, race(contestants, case, options.seconds)
-
-
 def evaluate(
-    contestants: Sequence[Contestant], times: Times, case: Case, peak: float
+    contestants: Sequence[Entered], times: Times, case: Case, peak: float
 ) -> list[Measured]:
     """Medians and ratios; the ratios are of rounds, in which all met the same conditions."""
     rows = []
@@ -355,13 +439,11 @@ def main(options: Options) -> None:
     """Measure, print, and write the JSON file if one is asked for."""
     threads = options.threads or usable_cores()
     torch.set_num_threads(threads)
-    # As Isoflop's training does; the setting is the process's, so its peers gain by it too.
-    keep_freed_buffers()
     load_before = os.getloadavg()[0]
     peaks = [measure_peak("float32", threads, seconds=1.0)]
     raced = []
     for case in chosen(options):
-        raced.append((case, *measure(case, options)))
+        raced.append((case, *measure(case, options, threads)))
         peaks.append(measure_peak("float32", threads, seconds=1.0))
     peak = max(peaks)  # of large products, the best of those measured between the cases
     results = [(case, evaluate(who, times, case, peak)) for case, who, times in raced]

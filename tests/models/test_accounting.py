@@ -21,6 +21,7 @@ from isoflop.models.accounting import (
 )
 from isoflop.models.build import AnyModel
 from isoflop.models.layers import KVCache
+from isoflop.models.native import calls
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS
@@ -91,7 +92,8 @@ def form(request, monkeypatch):
     monkeypatch.setattr(fused, "_ONEDNN", None)
     if request.param == "plain":
         monkeypatch.setattr(config_module, "LONGEST_FUSED", 0)
-    return request.param
+    with calls.plain_torch():
+        yield request.param
 
 
 @pytest.mark.parametrize("form", ["plain"], indirect=True)
