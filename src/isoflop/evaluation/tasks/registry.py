@@ -8,6 +8,7 @@ from isoflop.evaluation.tasks import documents, in_context, sequences
 from isoflop.evaluation.tasks.arithmetic import arithmetic
 from isoflop.evaluation.tasks.choice import multiple_choice
 from isoflop.evaluation.tasks.cloze import cloze
+from isoflop.evaluation.tasks.code import code
 from isoflop.evaluation.tasks.instructions import instructions
 from isoflop.evaluation.tasks.minimal_pairs import minimal_pairs
 from isoflop.evaluation.tasks.reasoning import word_problems
@@ -45,6 +46,7 @@ TASKS: dict[str, Task] = {
             "word_problems", "step by step and directly, en and zh; pass@k and maj@k of 8 samples",
             word_problems,
         ),
+        Task("code", "38 Python functions judged by their tests, en and zh; pass@k of 8", code),
         Task(
             "instructions", "19 rules a program can check, en and zh, strict and loose",
             instructions,
