@@ -253,8 +253,7 @@ def _member(
     free = np.arange(size) >= problem.fixed_floor
     weight = np.exp(-relevance * excess(x, float(x.min())))
     starts = problem.start(y, chance)
-    scatter, seen = (0.02, 0.0) if believed is None else (believed, SCATTER_BELIEF)
-    first = scatter
+    scatter = 0.02
     for _ in range(2):  # the weight of the beliefs depends on the scatter, and it on the fit
         beliefs = problem.beliefs(scatter**2)
         found, objective = fit_curves(problem.score, y, weight, starts, beliefs, 200)
@@ -264,9 +263,13 @@ def _member(
         information = (rows.T * weight) @ rows
         posterior = information + np.diag(beliefs.precision[free])
         used = float(np.trace(np.linalg.pinv(posterior) @ information))
-        freedom = max(seen + float(weight.sum()) - used, 1.0)
-        scatter = np.sqrt((seen * first**2 + float(weight @ off**2)) / freedom)
-        scatter = max(float(scatter), LEAST_SCATTER)
+        freedom = max(float(weight.sum()) - used, 1.0)
+        scatter = max(float(np.sqrt(weight @ off**2 / freedom)), LEAST_SCATTER)
+    if believed is not None:  # few runs near the lowest loss say little of their own scatter
+        squares = SCATTER_BELIEF * believed**2 + freedom * scatter**2
+        freedom += SCATTER_BELIEF
+        scatter = float(np.sqrt(squares / freedom))
+    beliefs = problem.beliefs(scatter**2)
     spreads = scatter * np.sqrt(freedom / rng.chisquare(freedom, size=(draws, 1)))
     width = np.where(beliefs.precision > 0.0, scatter / np.sqrt(beliefs.precision + 1e-300), 0.0)
     if draws == 0:
