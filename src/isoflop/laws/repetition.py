@@ -151,9 +151,9 @@ class DataLaw(Family):
         if tokens / unique > self.domain["epochs"][1] * LONGER and overfits(params, unique, loss):
             raise TableError(
                 f"{params:.3g} parameters can hold {unique:.3g} tokens by heart "
-                f"({BITS_PER_PARAMETER:g} bits per parameter), and {tokens / unique:.3g} epochs are "
-                f"more than the {self.domain['epochs'][1]:.3g} of the table: whether such a run "
-                "overfits, its runs do not show",
+                f"({BITS_PER_PARAMETER:g} bits per parameter), and {tokens / unique:.3g} epochs "
+                f"are more than the {self.domain['epochs'][1]:.3g} of the table: whether such a "
+                "run overfits, its runs do not show",
                 where=FORM,
                 fix="Take a smaller model or more unique tokens, or add runs with as many epochs",
             )
