@@ -104,7 +104,7 @@ def overfits(params: float, unique_tokens: float, loss: float) -> bool:
     Args:
         loss: Nats per token: the code length of a token not yet learnt by heart.
     """
-    return BITS_PER_PARAMETER * params >= unique_tokens * loss / np.log(2.0)
+    return bool(BITS_PER_PARAMETER * params >= unique_tokens * loss / np.log(2.0))
 
 
 @dataclass(frozen=True)
