@@ -88,8 +88,13 @@ def test_headings_in_words_are_guessed() -> None:
     header = {"Model Size", "Training Tokens", "Val loss"}
     with pytest.raises(TableError) as refused:
         check_columns(header, {}, ("params", "tokens", "loss"), Path("a.csv"))
-    for guess in ("params=Model Size", "tokens=Training Tokens", "loss=Val loss"):
-        assert guess in str(refused.value)
+    whole = '--columns "params=Model Size,tokens=Training Tokens,loss=Val loss"'
+    assert whole in str(refused.value)
+
+
+def test_tokens_that_the_compute_gives_are_asked_for_by_their_formula() -> None:
+    with pytest.raises(TableError, match=r"flops / \(6 × params\)"):
+        check_columns({"params", "flops", "loss"}, {}, ("params", "tokens", "loss"), Path("a"))
 
 
 def test_sizes_in_millions_are_refused(tmp_path: Path) -> None:

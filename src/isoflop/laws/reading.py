@@ -117,7 +117,11 @@ def check_columns(
         if close:
             guesses.append(f"{name}={close[0]}")
     says = f"the table has no column {', '.join(absent + missing)}"
-    hint = f"Map it with --columns {','.join(guesses)}" if guesses else "Map it with --columns"
+    mapping = ",".join(guesses)
+    quoted = f'"{mapping}"' if " " in mapping else mapping
+    hint = f"Map it with --columns {quoted}".rstrip()
+    if "tokens" in missing and "flops" in header:
+        hint += ", or add it: flops / (6 × params)"
     raise TableError(
         f"{says} (it has {', '.join(sorted(h for h in header if h != '!')[:12]) or 'no columns'})",
         where=str(file),
