@@ -2,13 +2,15 @@
 compute, score the rest.
 
 Usage: python benchmarks/laws_backtest.py DATA [--calibrate FILE] [--forms chinchilla,gamma,auto]
+       python benchmarks/laws_backtest.py DATA --sizes
 
 DATA is the folder of public tables (chinchilla.csv, porian_isoflop.csv, ...). Every row of the
 table printed is one table at one cut: the runs fitted and scored, then for each form the median
 error, its bias, the share of outcomes inside the 90 % interval, the interval's median width and the
 interval score, all in percent of the loss. With `auto`, intervals are those of a calibration that
 has seen no table of the same source ("left out"). --calibrate writes the calibration over all
-tables; it is how the package's calibration.json is made.
+tables; it is how the package's calibration.json is made. --sizes scores approach 2's best sizes
+alone (seconds) and fits the drift of its exponent to the configurations of either corpus.
 """
 
 from __future__ import annotations
@@ -23,13 +25,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.special import stdtrit
 
 from isoflop.core.errors import IsoflopError, TableError
 from isoflop.laws import Law, RunTable, fit
 from isoflop.laws.backtest import Backtest, compute, score, split
 from isoflop.laws.calibration import Calibration, Trial, calibrate, trial
 from isoflop.laws.frontier import fit_frontier
-from isoflop.laws.isoflop import minima
+from isoflop.laws.isoflop import (
+    EXPONENT_DRIFT,
+    FEWEST_SLICES,
+    Exponents,
+    exponents_of,
+    minima,
+)
 
 CUTS = (5.0, 10.0, 30.0)
 LEVEL = 0.9
@@ -186,17 +195,95 @@ def sizes_line(
     )
 
 
+@dataclass(frozen=True)
+class Size:
+    """A slice's best size beyond the cut, foretold by the regression through the cheaper slices."""
+
+    name: str
+    line: Exponents
+    flops: float
+    off: float
+    """ln of foretold over found."""
+
+    def held(self, drift: float) -> bool:
+        """Whether the interval with this drift holds it."""
+        return abs(self.off) <= self.half(drift)
+
+    def half(self, drift: float) -> float:
+        """Half the width of its interval, in ln."""
+        low, high = self.line.ends(self.flops, LEVEL, drift) or (1.0, np.inf)
+        return 0.5 * float(np.log(high / low))
+
+
+def sizes_beyond(tables: Sequence[Public]) -> list[Size]:
+    """Every best size beyond every cut."""
+    found = []
+    for public in tables:
+        for cut in CUTS:
+            small, _ = split(public.table, cut=cut)
+            try:
+                truth, _ = minima(public.table)
+                cheaper, _ = minima(small)
+            except TableError:
+                continue
+            if len(cheaper) < FEWEST_SLICES:
+                continue
+            line = exponents_of(cheaper)
+            for one in truth:
+                if one.flops > 1.05 * line.largest:
+                    off = np.log(line.coefficient * one.flops**line.a / one.params)
+                    found.append(Size(public.name, line, one.flops, float(off)))
+    return found
+
+
+def likeliest_drift(found: Sequence[Size]) -> float:
+    """The drift of the exponent under which the errors are likeliest, taken for normal."""
+    student = [stdtrit(s.line.points - 2, 0.5 + LEVEL / 2.0) for s in found]
+    own = np.array([s.half(0.0) for s in found]) / np.array(student)
+    off, far = (
+        np.array([f(s) for s in found])
+        for f in (lambda s: s.off, lambda s: np.log(s.flops / s.line.largest))
+    )
+    tried = np.linspace(0.0, 0.2, 401)
+    variance = own**2 + (tried[:, None] * far) ** 2
+    return float(tried[np.argmin(np.sum(np.log(variance) + off**2 / variance, axis=1))])
+
+
+def print_sizes(tables: Sequence[Public]) -> None:
+    """Approach 2's best sizes: every corpus with the drift of the other."""
+    found = sizes_beyond(tables)
+    corpora = {
+        "OpenWebText2": [s for s in found if s.name.startswith("porian owt2")],
+        "RefinedWeb": [s for s in found if s.name.startswith("porian rw")],
+    }
+    drifts = {name: likeliest_drift(sizes) for name, sizes in corpora.items()}
+    print(f"likeliest drift of the exponent: {drifts}; shipped {EXPONENT_DRIFT}")
+    other = {"OpenWebText2": "RefinedWeb", "RefinedWeb": "OpenWebText2"}
+    scored = [(n, drifts[other[n]], sizes) for n, sizes in corpora.items()]
+    for name, drift, sizes in [*scored, ("all", 0.0, found), ("all", EXPONENT_DRIFT, found)]:
+        print(
+            f"{name:13s} drift {drift:.3f}: {len(sizes)} best sizes, median error "
+            f"{100 * np.median([abs(s.off) for s in sizes]):.1f} %, held "
+            f"{100 * np.mean([s.held(drift) for s in sizes]):.0f} %, median half-width "
+            f"{100 * np.median([s.half(drift) for s in sizes]):.0f} %"
+        )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the tables; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--calibrate", type=Path, metavar="FILE")
+    parser.add_argument("--sizes", action="store_true")
     parser.add_argument("--forms", default="chinchilla,gamma,auto")
     asked = parser.parse_args(arguments)
     began = time.process_time()
     forms = asked.forms.split(",")
     try:
         tables = public_tables(asked.data)
+        if asked.sizes:
+            print_sizes(tables)
+            return 0
         trials, laws = [], {}
         for public in tables:
             for cut in CUTS:

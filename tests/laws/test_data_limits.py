@@ -106,24 +106,36 @@ def test_muennighoffs_constants_come_back_from_their_182_runs() -> None:
     assert any("fits these runs as well" in warning for warning in law.warnings)
 
 
-@pytest.mark.parametrize(("whose", "median", "mean"), [("theirs", 5.0, 5.0), ("all", 4.0, 7.5)])
-def test_8_to_60_epochs_are_foretold_from_up_to_4_within_5_percent(
-    whose: str, median: float, mean: float
+@pytest.mark.parametrize(("whose", "fewest"), [("theirs", 30), ("all", 40)])
+def test_8_to_60_epochs_are_foretold_from_up_to_4_within_5_percent_or_refused(
+    whose: str, fewest: int
 ) -> None:
-    # Of all rows the mean is worse: models far too large for 100M tokens overfit, which neither
-    # this form nor runs of up to 4 epochs show, and which the paper left out.
-    table = muennighoff()
-    table = fitted_by_them(table) if whose == "theirs" else table
+    # Models that could hold their corpus by heart are refused: some overfit, which neither this
+    # form nor runs of up to 4 epochs show.
+    whole = muennighoff()
+    table = fitted_by_them(whole) if whose == "theirs" else whole
     epochs = table.tokens / table.unique_tokens
     law = fit_data_constrained(select(table, epochs <= 4.01), bootstrap=50)
     test = select(table, (epochs >= 8) & (epochs <= 60))
-    promises = [
-        law.predict(n, d, unique_tokens=u)
-        for n, d, u in zip(test.params, test.tokens, test.unique_tokens, strict=True)
-    ]
-    error = 100 * np.abs(np.array([p.loss for p in promises]) / test.loss - 1)
-    assert len(error) > 50
-    assert np.median(error) < median
-    assert np.mean(error) < mean
-    held = [p.low <= loss <= p.high for p, loss in zip(promises, test.loss, strict=True)]
-    assert np.mean(held) > 0.75
+    error, held = [], []
+    for i in range(len(test)):
+        try:
+            promise = law.predict(
+                test.params[i], test.tokens[i], unique_tokens=test.unique_tokens[i]
+            )
+        except TableError:
+            continue
+        error.append(100 * abs(promise.loss / test.loss[i] - 1))
+        held.append(promise.low <= test.loss[i] <= promise.high)
+        assert not _rises(whole, test, i)  # nothing that rises again is promised
+    assert len(error) >= fewest
+    assert np.median(error) < 4.0
+    assert np.mean(error) < 5.0
+    assert np.mean(held) > 0.85
+
+
+def _rises(whole: RunTable, test: RunTable, i: int) -> bool:
+    """Whether a shorter run of this size and (within a third) this corpus ended lower."""
+    near = np.abs(np.log(whole.unique_tokens / test.unique_tokens[i])) < np.log(4 / 3)
+    shorter = near & (whole.params == test.params[i]) & (whole.tokens < test.tokens[i])
+    return bool((whole.loss[shorter] < test.loss[i]).any())

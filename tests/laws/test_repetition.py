@@ -8,7 +8,7 @@ import pytest
 from isoflop.core.errors import TableError
 from isoflop.laws.forms import printed_loss
 from isoflop.laws.published import published_law
-from isoflop.laws.repetition import DataLaw, effective_data, log_loss
+from isoflop.laws.repetition import DataLaw, effective_data, log_loss, overfits
 
 SURFACE = (1.87, 521.0, 1488.0, 0.3527, 0.3527, 1.0)
 
@@ -109,3 +109,13 @@ def test_a_law_widens_with_epochs_beyond_those_of_its_table() -> None:
     assert (beyond.high - beyond.low) / beyond.loss > 5 * (within.high - within.low) / within.loss
     with pytest.raises(TableError, match="unique_tokens must be positive"):
         law.predict(1e8, 1e10, unique_tokens=0.0)
+    with pytest.raises(TableError, match="by heart"):
+        law.predict(1e9, 1e10, unique_tokens=2.5e8)
+    law.predict(1e9, 1e9, unique_tokens=2.5e8)  # as many epochs as the table has
+
+
+def test_a_model_overfits_where_its_capacity_reaches_the_code_length_of_its_corpus() -> None:
+    # Morris et al. 2025: 3.6 bits per parameter; 2.77 nats are 4 bits per token.
+    unique, loss = 9e8, 4 * float(np.log(2))
+    assert overfits(1.001e9, unique, loss)
+    assert not overfits(0.999e9, unique, loss)

@@ -53,6 +53,19 @@ def test_a_known_chance_level_is_the_floor() -> None:
     assert np.all(law.draws[:, 0] == 0.25)
 
 
+def test_first_steps_of_another_kind_do_not_bend_the_forecast() -> None:
+    """Models that have not learnt the form of an answer score by another curve."""
+    score = _sigmoid(LOSS) - 0.25 / (1.0 + np.exp(-12.0 * (LOSS - 3.7)))
+    score += 0.004 * np.sin(7 * LOSS)
+    law = fit_task(LOSS, score, draws=100)
+    assert law.noise["relevances"][0] > 0.0
+    assert sum(law.noise["shares"]) == pytest.approx(1.0, abs=0.02)
+    truth = float(_sigmoid(np.array(2.4)))
+    plain = fit_task(LOSS[LOSS < 3.4], _sigmoid(LOSS[LOSS < 3.4]), draws=50).predict(2.4).value
+    assert abs(law.predict(2.4).value - truth) < 0.05
+    assert plain == pytest.approx(truth, abs=0.02)
+
+
 @pytest.mark.slow
 def test_intervals_hold_new_scores_about_as_often_as_they_say() -> None:
     held = 0

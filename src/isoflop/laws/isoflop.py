@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,10 @@ FEWEST_SLICES = 3
 WINDOW = 0.06
 """Runs within 6 % of a slice's lowest loss shape its parabola: further out the valley is bent."""
 REFITS = 400
+EXPONENT_DRIFT = 0.045
+"""Standard deviation of the change of the exponent a beyond the largest budget. Slices of up to a
+fifth, a tenth, a thirtieth of the compute against those beyond (Porian et al. 2024): by maximum
+likelihood 0.045 on the configurations of either corpus alone (`benchmarks/laws_backtest.py`)."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,15 @@ class Exponents:
     """Root of the summed squares of the budgets' ln distances from it."""
     scatter: float
     """Standard deviation of ln params about the line."""
+    largest: float
+    """The largest budget."""
 
-    def ends(self, flops: float, level: float) -> tuple[float, float] | None:
+    def ends(
+        self, flops: float, level: float, drift: float = EXPONENT_DRIFT
+    ) -> tuple[float, float] | None:
         """Where the lowest point of a further slice lies: the regression's prediction interval
-        (Student's, points - 2 degrees of freedom); None for two points."""
+        (Student's, points - 2 degrees of freedom), wider by `drift` (normal) per e-fold of compute
+        beyond the largest budget; None for two points."""
         if self.points < 3:
             return None
         from scipy.special import stdtrit  # reading a law back does not need it
@@ -82,6 +92,8 @@ class Exponents:
         off = np.log(flops / self.pivot) / self.reach
         quantile = float(stdtrit(self.points - 2, 0.5 + level / 2.0))
         half = quantile * self.scatter * np.sqrt(1.0 + 1.0 / self.points + off**2)
+        beyond = max(float(np.log(flops / self.largest)), 0.0)
+        half = np.hypot(half, NormalDist().inv_cdf(0.5 + level / 2.0) * drift * beyond)
         middle = np.log(self.coefficient) + self.a * np.log(flops)
         return float(np.exp(middle - half)), float(np.exp(middle + half))
 
@@ -291,6 +303,7 @@ def _regress(flops: Array, params: Array, seed: int) -> Exponents:
         float(np.exp(x.mean())),
         float(np.sqrt(np.sum((x - x.mean()) ** 2))),
         float(np.sqrt(squares / max(len(x) - 2, 1))),
+        float(flops.max()),
     )
 
 

@@ -31,6 +31,9 @@ METRIC = "metric:"
 KNOWN = (*REQUIRED, *FIGURES, *WORDS)
 # Guessing uniformly over a vocabulary of 256k costs 12.45 nats a token: more is not a usable loss.
 LARGEST_LOSS = 12.5
+FEWEST_PARAMS = 1e3
+FEWEST_TOKENS = 1e4
+"""A file whose largest run is smaller counts in millions or billions."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,24 @@ def read_table(
         check_columns(header, renamed, REQUIRED, file)
         rows.extend((where, rename(row, renamed)) for where, row in found)
         sources.append({"path": str(path), "sha256": sha256_file(file)})
-    return _assemble(rows, tuple(sources), ", ".join(map(str, given)))
+    table = _assemble(rows, tuple(sources), ", ".join(map(str, given)))
+    _refuse_shortened(table, ", ".join(map(str, given)))
+    return table
+
+
+def _refuse_shortened(table: RunTable, name: str) -> None:
+    """Refuse sizes in millions and tokens in billions: forecasts are asked for in ones."""
+    for column, values, least in (
+        ("params", table.params, FEWEST_PARAMS),
+        ("tokens", table.tokens, FEWEST_TOKENS),
+    ):
+        if values.max() < least:
+            raise TableError(
+                f"{column} goes from {values.min():g} to {values.max():g}, too few for a language "
+                "model: this looks like millions or billions",
+                where=name,
+                fix=f"Give the number itself, as 1.5e9 for 1.5 billion {column}",
+            )
 
 
 def select(table: RunTable, rows: Any) -> RunTable:

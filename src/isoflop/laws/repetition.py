@@ -9,7 +9,8 @@ tokens:
 
 Their form has g = 1. R_D* is the number of repetitions after which another one is worth 1/e of
 fresh data. The form saturates: it cannot show a loss that rises again, as that of a large model on
-few tokens does (their appendix E).
+few tokens does (their appendix E). So a forecast with more epochs than the table shows is refused
+where the model could hold its corpus by heart (`overfits`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ PARAMETERS = ("E", "A", "B", "a", "b", "g", "R_D*", "R_N*")
 EPOCH_DRIFT = 0.03
 """Standard deviation of the model error of ln loss per e-fold of epochs beyond the table's: what
 the form foretold of 8 to 60 epochs from up to 4 on the runs of Muennighoff et al. 2023."""
+
+LONGER = 1.05
+"""Times the most epochs of the table from which on a forecast has more."""
+BITS_PER_PARAMETER = 3.6
+"""What a parameter can hold of a corpus; test losses turn where a model of this capacity can hold
+all of it (Morris et al. 2025, "How much do language models memorize?")."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,15 @@ def effective_data(
     )
 
 
+def overfits(params: float, unique_tokens: float, loss: float) -> bool:
+    """Whether a model can hold its corpus by heart: its capacity reaches the corpus's code length.
+
+    Args:
+        loss: Nats per token: the code length of a token not yet learnt by heart.
+    """
+    return bool(BITS_PER_PARAMETER * params >= unique_tokens * loss / np.log(2.0))
+
+
 @dataclass(frozen=True)
 class DataLaw(Family):
     """A law of loss in parameters, tokens and unique tokens."""
@@ -112,7 +128,8 @@ class DataLaw(Family):
             unique_tokens: Tokens of the corpus; none are repeated when omitted.
 
         Raises:
-            TableError: A value is not positive, or `level` not between 0 and 1.
+            TableError: A value is not positive, or `level` not between 0 and 1; or the model could
+                hold the corpus by heart in more epochs than the table has.
         """
         check_level(level)
         unique = tokens if unique_tokens is None else min(unique_tokens, tokens)
@@ -131,6 +148,15 @@ class DataLaw(Family):
             name: max(value / self.domain[name][1], self.domain[name][0] / value, 1.0)
             for name, value in reach.items()
         }
+        if tokens / unique > self.domain["epochs"][1] * LONGER and overfits(params, unique, loss):
+            raise TableError(
+                f"{params:.3g} parameters can hold {unique:.3g} tokens by heart "
+                f"({BITS_PER_PARAMETER:g} bits per parameter), and {tokens / unique:.3g} epochs "
+                f"are more than the {self.domain['epochs'][1]:.3g} of the table: whether such a "
+                "run overfits, its runs do not show",
+                where=FORM,
+                fix="Take a smaller model or more unique tokens, or add runs with as many epochs",
+            )
         low, _, high = quantiles(
             log_loss(self.draws, *at)[:, 0],
             np.full(len(self.draws), self.noise["run_to_run"]),

@@ -8,14 +8,18 @@ Two curves of the score s (a share between 0 and 1) in the loss L:
 - `sigmoid`: s = floor + gain / (1 + exp(slope·(L - middle))), whose limit far above `middle` is the
   exponential one, and which levels off where a task is solved.
 
-Where the runs do not show where a task levels off, weak beliefs keep the curves within reason.
+Where the runs do not show where a task levels off, weak beliefs keep the curves within reason. No
+curve holds from a task's first steps to its end, so the sigmoid is an average over how much of the
+table to trust, as in `averaging`: run i is fitted with the weight exp(-kappa·h_i), h_i = ln(L_i /
+the lowest L), and each kappa gets a share of S^-m, S being its error when the better third of the
+runs is foretold from the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,23 +38,26 @@ from isoflop.laws.family import (
     spread,
 )
 from isoflop.laws.forms import Array
+from isoflop.laws.interval import excess
+from isoflop.laws.task_curves import FORMULAS, PARAMETERS, Curve, Problem, scores
 
-Curve = Literal["exponential", "sigmoid"]
 FORM = "loss-to-task"
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "exponential": ("epsilon", "k", "gamma"),
-    "sigmoid": ("floor", "gain", "slope", "middle"),
-}
-FORMULAS = {
-    "exponential": "score = 1 - (epsilon - k*exp(-gamma*loss))",
-    "sigmoid": "score = floor + gain/(1 + exp(slope*(loss - middle)))",
-}
 SIGNAL = 3.0  # rise over the table against the scatter about the curve
 TREND_P = 0.01
 TAILS = (0.25, 1.0 / 3.0, 0.5)
 FEWEST_IN_TAIL = 6
 WIDEST = 0.15
 HELD_SHARE = 1.0 / 3.0
+RELEVANCES: dict[str, tuple[float, ...]] = {
+    "exponential": (0.0,),  # as Gadre et al. fit it
+    "sigmoid": (0.0, 8.0, 16.0, 24.0),
+}
+ERRORS = 4.0
+"""m, as in `averaging`: neighbouring runs share their error."""
+FEWEST_ROLLED = 3
+MOST_SHAKEN = 0.3
+SCATTER_BELIEF = 4.0
+"""Runs' worth of the belief that scores near the lowest loss scatter as all of them do."""
 # Standard deviation per nat below the lowest loss that no roll-out inside a table shows. Every
 # other of Gadre et al.'s 46 tasks, foretold from models up to 0.41 B to 1.4 and 6.9 B, gave it; the
 # rest checks it (benchmarks/laws_hyper.py).
@@ -63,16 +70,19 @@ LEAST_SCATTER = 1e-4
 @dataclass(frozen=True)
 class TaskLaw(Family):
     """A curve fitted by `fit_task`; `noise` holds `curve`; `scatter`, the deviation of a score
-    about it; and `drift`, how much further off per nat below the lowest loss a score came to lie
-    when the better third of the runs was foretold from the rest."""
+    about it; `drift`, how much further off per nat below the lowest loss a score came to lie when
+    the better third of the runs was foretold from the rest; and of the curves averaged their
+    `relevances`, `shares` and parameters (`curves`), first those of the printed ones."""
 
     def curve(self, loss: ArrayLike) -> Array:
-        """The printed curve's scores at losses of any shape (A,), as (A,)."""
+        """Scores (A,) at losses of any shape (A,): the average of the members' best curves."""
         points = np.asarray(loss, dtype=np.float64).reshape(1, -1)
-        return np.asarray(_scores(self.noise["curve"], self.values(), points)[0])
+        curves = np.array(self.noise["curves"])
+        found = scores(self.noise["curve"], curves, points)
+        return np.asarray(np.average(found, axis=0, weights=self.noise["shares"]))
 
     def predict(self, loss: float, level: float = 0.9, loss_stderr: float = 0.0) -> Estimate:
-        """The score of a run with this loss: the mean of the curves allowed, and an interval.
+        """The score of a run with this loss: the average of the members' curves, and an interval.
 
         Args:
             loss_stderr: Standard deviation of the loss, where it is itself a forecast.
@@ -84,14 +94,15 @@ class TaskLaw(Family):
         columns(FORM, loss=loss)
         rng = np.random.default_rng(0)
         losses = loss + loss_stderr * rng.standard_normal(len(self.draws))
-        drawn = _scores(self.noise["curve"], self.draws, losses[:, None])[:, 0]
+        drawn = scores(self.noise["curve"], self.draws, losses[:, None])[:, 0]
         beyond = max(self.domain["loss"][0] - loss, 0.0)
         drift = np.hypot(self.noise["drift"], USUAL_DRIFT)
         off = np.hypot(self.noise["scatter"], drift * beyond)
         noisy = drawn + off * rng.standard_normal(len(drawn))
         low, high = np.quantile(noisy, [0.5 - level / 2, 0.5 + level / 2])
-        value = float(np.clip(drawn.mean(), 0.0, 1.0))
-        return Estimate(value, max(float(low), 0.0), min(float(high), 1.0), level)
+        value = float(np.clip(self.curve(loss)[0], 0.0, 1.0))
+        low, high = max(float(low), 0.0), min(float(high), 1.0)
+        return Estimate(value, min(low, value), max(high, value), level)
 
 
 def from_document(document: Mapping[str, Any]) -> TaskLaw:
@@ -136,70 +147,142 @@ def fit_task(
             where=FORM,
             fix="Add runs of other losses",
         )
-    return _fit(_Problem(curve, x, chance is not None), y, chance, draws, seed)
+    return _fit(Problem(curve, x, chance is not None), y, chance, draws, seed)
 
 
-def _fit(problem: _Problem, y: Array, chance: float | None, draws: int, seed: int) -> TaskLaw:
-    law = _fit_plain(problem, y, chance, draws, seed)
-    law = replace(law, noise=law.noise | {"drift": _drift(problem, y, chance, seed)})
-    reason = _refusal(law, problem.loss, y)
-    return law if reason is None else replace(law, verdict=f"unsupported: {reason}")
+@dataclass(frozen=True)
+class _Member:
+    """Curves fitted at one relevance."""
+
+    relevance: float
+    best: Array
+    """(K,): printed parameters."""
+    draws: Array
+    """(B, K), printed."""
+    scatter: float
 
 
-def _drift(problem: _Problem, y: Array, chance: float | None, seed: int) -> float:
-    """Error beyond what draws and scatter explain, per nat of extrapolation, from a roll-out."""
-    x = problem.loss
-    held = x < np.quantile(x, HELD_SHARE)
-    if (~held).sum() <= len(PARAMETERS[problem.curve]) + 1 or not held.any():
-        return 0.0
-    part = _Problem(problem.curve, x[~held], problem.fixed_floor)
-    law = _fit_plain(part, y[~held], chance, ROLL_OUT_DRAWS, seed)
-    drawn = _scores(problem.curve, law.draws, x[held][None])
-    known = drawn.var(axis=0) + law.noise["scatter"] ** 2
-    excess = np.sum((y[held] - drawn.mean(axis=0)) ** 2 - known)
-    distance = float(np.sum((x[~held].min() - x[held]) ** 2))
-    return float(np.sqrt(max(excess, 0.0) / distance))
-
-
-def _fit_plain(problem: _Problem, y: Array, chance: float | None, draws: int, seed: int) -> TaskLaw:
-    """Randomised maximum a posteriori (as in `interval`): a draw refits the scores with noise
-    added, under beliefs whose centres are moved by their own width."""
-    x, names = problem.loss, PARAMETERS[problem.curve]
-    starts = problem.start(y, chance)
-    ones = np.ones_like(x)
-    scatter, freedom = 0.02, max(len(x) - len(names) + (chance is not None), 1)
-    for _ in range(2):  # the weight of the beliefs depends on the scatter, and it on the fit
-        beliefs = problem.beliefs(scatter**2)
-        found, objective = fit_curves(problem.score, y, ones, starts, beliefs, 200)
-        best = found[int(np.argmin(objective))]
-        off = problem.score(best[None])[0][0] - y
-        scatter = max(float(np.sqrt(off @ off / freedom)), LEAST_SCATTER)
-    rng = np.random.default_rng(seed)
-    spreads = scatter * np.sqrt(freedom / rng.chisquare(freedom, size=(draws, 1)))
-    width = np.where(beliefs.precision > 0.0, scatter / np.sqrt(beliefs.precision + 1e-300), 0.0)
-    moved = Beliefs(
-        beliefs.centre + width * rng.standard_normal((draws, len(names))), beliefs.precision
-    )
-    noisy = y + spreads * rng.standard_normal((draws, len(x)))
-    start = np.broadcast_to(best, (draws, len(names)))
-    drawn = problem.printed(fit_curves(problem.score, noisy, ones, start, moved, DRAW_STEPS)[0])
-    return TaskLaw(
+def _fit(problem: Problem, y: Array, chance: float | None, draws: int, seed: int) -> TaskLaw:
+    share, drift = _roll_out(problem, y, chance, seed)
+    wanted = np.round(share * draws).astype(int).tolist()
+    fitted = _members(problem, y, chance, wanted, np.random.default_rng(seed))
+    members = [(part, m) for part, m in zip(share, fitted, strict=True) if len(m.draws)]
+    members.sort(key=lambda pair: -pair[0])
+    drawn = np.concatenate([m.draws for _, m in members])
+    weight = [part for part, _ in members]
+    names = PARAMETERS[problem.curve]
+    law = TaskLaw(
         form=FORM,
         formula=FORMULAS[problem.curve],
-        parameters=named(names, problem.printed(best[None])[0]),
+        parameters=named(names, members[0][1].best),
         stderr=named(names, spread(drawn)),
         draws=drawn,
-        noise={"curve": problem.curve, "scatter": scatter, "drift": 0.0},
+        noise={
+            "curve": problem.curve,
+            "scatter": float(
+                np.sqrt(np.average([m.scatter**2 for _, m in members], weights=weight))
+            ),
+            "drift": drift,
+            "relevances": [m.relevance for _, m in members],
+            "shares": [float(part) for part in weight],
+            "curves": [m.best.tolist() for _, m in members],
+        },
         objective="lsq",
-        n_runs=len(x),
-        domain={"loss": ends(x), "score": ends(y)},
+        n_runs=len(problem.loss),
+        domain={"loss": ends(problem.loss), "score": ends(y)},
         source=(),
         warnings=(),
         verdict="supported",
     )
+    reason = _refusal(law, fitted[0], problem.loss, y)
+    return law if reason is None else replace(law, verdict=f"unsupported: {reason}")
 
 
-def _refusal(law: TaskLaw, x: Array, y: Array) -> str | None:
+def _roll_out(problem: Problem, y: Array, chance: float | None, seed: int) -> tuple[Array, float]:
+    """Shares of the relevances (M,), and the error beyond what draws and scatter explain, per nat
+    of extrapolation, when the better third of the runs is foretold from the rest."""
+    x, relevances = problem.loss, RELEVANCES[problem.curve]
+    alone = np.array([1.0, *[0.0] * (len(relevances) - 1)])
+    held = x < np.quantile(x, HELD_SHARE)
+    if (~held).sum() <= len(PARAMETERS[problem.curve]) + 1 or held.sum() < FEWEST_ROLLED:
+        return alone, 0.0
+    part = Problem(problem.curve, x[~held], problem.fixed_floor)
+    rng = np.random.default_rng(seed)
+    members = _members(part, y[~held], chance, [ROLL_OUT_DRAWS] * len(relevances), rng)
+    drawn = np.stack([scores(problem.curve, m.draws, x[held][None]) for m in members])
+    said = scores(problem.curve, np.array([m.best for m in members]), x[held])
+    scatter = np.array([m.scatter for m in members])
+    error = np.sqrt(np.mean((said - y[held]) ** 2, axis=1))
+    blurred = np.hypot(error, 0.5 * scatter.min())
+    share = (blurred / blurred.min()) ** -ERRORS
+    share /= share.sum()
+    mean = share @ said
+    known = share @ (drawn.var(axis=1) + (said - mean) ** 2 + scatter[:, None] ** 2)
+    beyond = np.sum((y[held] - mean) ** 2 - known)
+    distance = float(np.sum((x[~held].min() - x[held]) ** 2))
+    return share, float(np.sqrt(max(beyond, 0.0) / distance))
+
+
+def _members(
+    problem: Problem,
+    y: Array,
+    chance: float | None,
+    draws: list[int],
+    rng: np.random.Generator,
+) -> list[_Member]:
+    """The curve at every relevance; the first, of relevance 0, says what scatter to believe in."""
+    found: list[_Member] = []
+    for relevance, count in zip(RELEVANCES[problem.curve], draws, strict=True):
+        believed = found[0].scatter if found else None
+        found.append(_member(problem, y, chance, relevance, believed, count, rng))
+    return found
+
+
+def _member(
+    problem: Problem,
+    y: Array,
+    chance: float | None,
+    relevance: float,
+    believed: float | None,
+    draws: int,
+    rng: np.random.Generator,
+) -> _Member:
+    """Randomised maximum a posteriori (as in `interval`): a draw refits the scores with noise
+    added, under beliefs whose centres are moved by their own width."""
+    x, size = problem.loss, len(PARAMETERS[problem.curve])
+    free = np.arange(size) >= problem.fixed_floor
+    weight = np.exp(-relevance * excess(x, float(x.min())))
+    starts = problem.start(y, chance)
+    scatter = 0.02
+    for _ in range(2):  # the weight of the beliefs depends on the scatter, and it on the fit
+        beliefs = problem.beliefs(scatter**2)
+        found, objective = fit_curves(problem.score, y, weight, starts, beliefs, 200)
+        best = found[int(np.argmin(objective))]
+        values, jacobian = problem.score(best[None])
+        off, rows = values[0] - y, jacobian[0][:, free]
+        information = (rows.T * weight) @ rows
+        posterior = information + np.diag(beliefs.precision[free])
+        used = float(np.trace(np.linalg.pinv(posterior) @ information))
+        freedom = max(float(weight.sum()) - used, 1.0)
+        scatter = max(float(np.sqrt(weight @ off**2 / freedom)), LEAST_SCATTER)
+    if believed is not None:  # few runs near the lowest loss say little of their own scatter
+        squares = SCATTER_BELIEF * believed**2 + freedom * scatter**2
+        freedom += SCATTER_BELIEF
+        scatter = float(np.sqrt(squares / freedom))
+    beliefs = problem.beliefs(scatter**2)
+    spreads = scatter * np.sqrt(freedom / rng.chisquare(freedom, size=(draws, 1)))
+    width = np.where(beliefs.precision > 0.0, scatter / np.sqrt(beliefs.precision + 1e-300), 0.0)
+    if draws == 0:
+        return _Member(relevance, problem.printed(best[None])[0], np.empty((0, size)), scatter)
+    moved = Beliefs(beliefs.centre + width * rng.standard_normal((draws, size)), beliefs.precision)
+    shaken = np.minimum(spreads / np.sqrt(weight), MOST_SHAKEN)
+    noisy = y + shaken * rng.standard_normal((draws, len(x)))
+    start = np.broadcast_to(best, (draws, size))
+    drawn = fit_curves(problem.score, noisy, weight, start, moved, DRAW_STEPS)[0]
+    return _Member(relevance, problem.printed(best[None])[0], problem.printed(drawn), scatter)
+
+
+def _refusal(law: TaskLaw, plain: _Member, x: Array, y: Array) -> str | None:
     """Why the task cannot be forecast, or None."""
     if _trend(-x, y) < 1.0 - TREND_P:
         return "the score does not rise as the loss falls: the task is at chance for these models"
@@ -207,11 +290,12 @@ def _refusal(law: TaskLaw, x: Array, y: Array) -> str | None:
         better = x <= np.quantile(x, share)
         if better.sum() >= FEWEST_IN_TAIL and _trend(x[better], y[better]) > 1.0 - TREND_P:
             return "the score falls again among the better models: it is not monotone in the loss"
-    at_ends = law.curve([x.max(), x.min()])
-    if at_ends[1] - at_ends[0] < SIGNAL * law.noise["scatter"]:
+    ends_of_table = np.array([x.max(), x.min()])
+    at_ends = scores(law.noise["curve"], plain.best[None], ends_of_table)[0]
+    if at_ends[1] - at_ends[0] < SIGNAL * plain.scatter:
         return (
             f"the score rises by {100 * (at_ends[1] - at_ends[0]):.1f} points over the table, "
-            f"which its scatter of {100 * law.noise['scatter']:.1f} points drowns"
+            f"which its scatter of {100 * plain.scatter:.1f} points drowns"
         )
     beyond = law.predict(float(x.min() - 0.05 * (x.max() - x.min())))
     if beyond.high - beyond.low > WIDEST:
@@ -230,81 +314,3 @@ def _trend(x: Array, y: Array) -> float:
     if np.ptp(y) == 0.0:
         return 0.5
     return 1.0 - float(spearmanr(x, y, alternative="greater").pvalue)
-
-
-def _scores(curve: str, theta: Array, loss: Array) -> Array:
-    """Scores (B, A) of parameters (B, K) at losses (A,) or (B, A)."""
-    if curve == "exponential":
-        return np.asarray(1.0 - theta[:, :1] + theta[:, 1:2] * np.exp(-theta[:, 2:3] * loss))
-    turned = np.clip(theta[:, 2:3] * (loss - theta[:, 3:4]), -500.0, 500.0)
-    return np.asarray(theta[:, :1] + theta[:, 1:2] / (1.0 + np.exp(turned)))
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """Fits of one curve in coordinates in which every value is allowed: for the exponential
-    (epsilon, ln k, ln gamma), for the sigmoid (floor, logit of floor + gain, ln slope, middle)."""
-
-    curve: str
-    loss: Array
-    fixed_floor: bool
-
-    def score(self, theta: Array) -> tuple[Array, Array]:
-        """Scores (B, R) and their derivatives (B, R, K)."""
-        jacobian = np.empty((len(theta), len(self.loss), theta.shape[1]))
-        if self.curve == "exponential":
-            gamma = np.exp(theta[:, 2:3])
-            rise = np.exp(np.minimum(theta[:, 1:2] - gamma * self.loss, 50.0))
-            jacobian[:, :, 0], jacobian[:, :, 1] = -1.0, rise
-            jacobian[:, :, 2] = -gamma * self.loss * rise
-            values = 1.0 - theta[:, :1] + rise
-        else:
-            top = 1.0 / (1.0 + np.exp(-theta[:, 1:2]))
-            slope, off = np.exp(theta[:, 2:3]), self.loss - theta[:, 3:4]
-            share = 1.0 / (1.0 + np.exp(np.clip(slope * off, -500.0, 500.0)))
-            bend = -(top - theta[:, :1]) * share * (1.0 - share) * slope
-            jacobian[:, :, 0], jacobian[:, :, 1] = 1.0 - share, share * top * (1.0 - top)
-            jacobian[:, :, 2], jacobian[:, :, 3] = bend * off, -bend
-            values = theta[:, :1] + (top - theta[:, :1]) * share
-        if self.fixed_floor:
-            jacobian[:, :, 0] = 0.0
-        return values, jacobian
-
-    def start(self, score: Array, chance: float | None) -> Array:
-        """Plausible curves (S, K) to start from: several middles or rates."""
-        level = float(score.min()) if chance is None else chance
-        span = float(np.ptp(self.loss))
-        if self.curve == "exponential":
-            gamma = np.array([0.3, 0.8, 2.0, 5.0])
-            height = max(float(score.max()) - level, 1e-3)
-            ln_k = np.log(height) + gamma * self.loss.min()
-            return np.column_stack([np.full(4, 1.0 - level), ln_k, np.log(gamma)])
-        middle = self.loss.min() + span * np.array([-0.3, 0.0, 0.2, 0.5])
-        top = float(np.clip(max(score.max(), level) + 0.1, 0.05, 0.95))
-        shape = [np.full(4, level), np.full(4, _logit(top)), np.full(4, np.log(8.0 / span)), middle]
-        return np.column_stack(shape)
-
-    def beliefs(self, variance: float) -> Beliefs:
-        """Weak beliefs: a transition as wide as a few eighths of the table, near its best models,
-        towards a top far above the floor; none for the exponential curve."""
-        span = float(np.ptp(self.loss))
-        if self.curve == "exponential":
-            centre, width = np.zeros(3), np.full(3, np.inf)
-        else:
-            centre = np.array([0.0, _logit(0.8), np.log(8.0 / span), float(self.loss.min())])
-            width = np.array([np.inf, 1.0, 0.8, 0.3 * span])
-        return Beliefs(centre, variance / width**2)
-
-    def printed(self, theta: Array) -> Array:
-        """Printed parameters (B, K) of coordinates (B, K)."""
-        shown = np.array(theta)
-        if self.curve == "exponential":
-            shown[:, 1:] = np.exp(np.minimum(theta[:, 1:], 300.0))
-        else:
-            shown[:, 1] = 1.0 / (1.0 + np.exp(-theta[:, 1])) - theta[:, 0]
-            shown[:, 2] = np.exp(theta[:, 2])
-        return shown
-
-
-def _logit(share: float) -> float:
-    return float(np.log(share / (1.0 - share)))
