@@ -116,6 +116,11 @@ def test_so_many_items_see_three_points_with_the_power_promised():
     assert (np.abs(a - b) > 1.96 * error).mean() == pytest.approx(0.8, abs=0.03)
 
 
+def test_scores_at_their_ends_need_items_too():
+    nothing, everything = items_to_see(0.03, 0.0), items_to_see(0.03, 1.0)
+    assert nothing == everything == items_to_see(0.03, 0.015) == 258
+
+
 def test_a_score_is_at_chance_if_its_interval_holds_it():
     assert against_chance(Estimate(0.5, 0.4, 0.6), 0.5) == "at"
     assert against_chance(Estimate(0.5, 0.4, 0.6), 0.25) == "above"

@@ -14,7 +14,7 @@ from isoflop.core.errors import ArtifactError, TableError
 from isoflop.laws import find_law, fit, load_law
 from isoflop.laws.families import ENTRIES
 from isoflop.laws.load import HOMES, OTHERS, SURFACES
-from isoflop.laws.predict import Law
+from isoflop.laws.predict import KEYS, Law
 from isoflop.laws.published import published_laws
 from isoflop.laws.records import RunTable
 from isoflop.laws.tables import FigureTable
@@ -44,6 +44,17 @@ def test_a_family_with_a_key_missing_is_refused_by_file_and_key(form: str, tmp_p
     path = tmp_path / "law.json"
     path.write_text(json.dumps({"form": form, "parameters": {}}))
     with pytest.raises(ArtifactError, match="has no formula") as caught:
+        load_law(path)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("form", HOMES)
+def test_a_family_whose_noise_lacks_what_it_reads_is_refused(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "law.json"
+    empty: dict[str, object] = {key: {} for key in KEYS} | {"form": form, "draws": [], "n_runs": 9}
+    empty |= {"parameters": {"a": 1.0}, "source": [], "warnings": []}
+    path.write_text(json.dumps(empty))
+    with pytest.raises(ArtifactError, match="its noise has no ") as caught:
         load_law(path)
     assert caught.value.where == str(path)
 

@@ -185,7 +185,8 @@ def items_to_see(
 
     Args:
         difference: δ, what is to be seen: 0.03 for 3 points.
-        share: p, about the share both get right.
+        share: p, about the share both get right. The mean of two shares δ apart lies at least δ/2
+            from 0 and from 1, and is taken there where p is nearer.
 
     Raises:
         DataError: `difference` is not positive.
@@ -193,7 +194,8 @@ def items_to_see(
     if difference <= 0:
         raise DataError("a difference to be seen must be positive")
     z = quantile(level) + NormalDist().inv_cdf(power)
-    return max(1, math.ceil(z * z * 2 * share * (1 - share) / difference**2))
+    middle = min(max(share, difference / 2), 1 - difference / 2)
+    return max(1, math.ceil(z * z * 2 * middle * (1 - middle) / difference**2))
 
 
 def against_chance(estimate: Estimate, chance: float) -> Literal["above", "at", "below"]:

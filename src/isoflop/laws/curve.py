@@ -86,6 +86,8 @@ class CurveLaw(Family):
     end is the peak that rates are counted in.
     """
 
+    NEEDS = ("run_to_run", "form_error", "drift")
+
     @property
     def theta(self) -> Array:
         """(K,): the parameters as the terms take them, A and C per step of the clock."""

@@ -76,6 +76,8 @@ class ExpertLaw(Family):
     """A law fitted by `fit_experts`, or `published_experts`; `noise` holds `scatter`, the standard
     deviation of the log loss."""
 
+    NEEDS = ("scatter",)
+
     def predict(
         self, params: float, tokens: float, experts: float = 1.0, level: float = 0.9
     ) -> Estimate:

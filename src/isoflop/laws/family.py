@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,9 @@ class Estimate:
 @dataclass(frozen=True)
 class Family:
     """The keys of `law.json`; see DESIGN §5."""
+
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    """Keys of `noise` that a law of the kind reads."""
 
     form: str
     formula: str
@@ -94,6 +97,9 @@ class Family:
                 fix="Give the file that `isoflop laws fit -o` wrote",
             )
         try:
+            lacking = [key for key in cls.NEEDS if key not in document["noise"]]
+            if lacking:
+                raise ValueError(f"its noise has no {', '.join(lacking)}")
             parameters = {k: float(v) for k, v in document["parameters"].items()}
             return cls(
                 form=document["form"],
@@ -111,13 +117,17 @@ class Family:
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise ArtifactError(
-                f"this law cannot be read: {type(error).__name__} {error}",
+                f"this law cannot be read: {_said(error)}",
                 fix="The file was changed, or another version wrote it; fit the law again",
             ) from None
 
     def values(self) -> Array:
         """The printed parameters as one row, (1, K)."""
         return np.array([list(self.parameters.values())])
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
 
 
 def named(names: Sequence[str], values: Array) -> dict[str, float]:

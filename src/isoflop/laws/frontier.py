@@ -44,6 +44,8 @@ FEWEST = 4
 class FrontierLaw(Family):
     """L*(C), with the regression of N* on C beside it."""
 
+    NEEDS = ("widen", "sigma", "drift", "exponents")
+
     def predict(self, flops: float, level: float = 0.9) -> Prediction:
         """The lowest loss that a budget can buy, with its interval.
 

@@ -101,6 +101,8 @@ class HyperparameterLaw(Family):
     logs; `transfer`, see `Transfer`.
     """
 
+    NEEDS = ("of", "scatter", "curvature", "largest")
+
     def predict(self, params: float, tokens: float, level: float = 0.9) -> HyperparameterPrediction:
         """Learning rate and batch for a run of `params` parameters on `tokens` tokens.
 

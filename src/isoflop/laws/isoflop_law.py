@@ -32,6 +32,8 @@ class IsoflopLaw(Family):
     its standard error by approach 1.
     """
 
+    NEEDS = ("exponents",)
+
     def optimal(self, flops: float, level: float = 0.9) -> Optimal:
         """The best size and horizon for a budget; its loss is NaN, for the form has none.
 

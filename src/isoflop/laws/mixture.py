@@ -70,6 +70,8 @@ class MixtureLaw(Family):
     the unknowns of a domain, which say how well those are known.
     """
 
+    NEEDS = ("training", "validation", "covariance", "freedom")
+
     @property
     def training(self) -> tuple[str, ...]:
         """The domains that are mixed, J names."""

@@ -54,6 +54,8 @@ NOTHING = (LOWER[0], LOWER[2])
 class PowerLaw(Family):
     """A power law of the size, the data or the compute."""
 
+    NEEDS = ("run_to_run", "drift")
+
     def predict(
         self,
         params: float | None = None,

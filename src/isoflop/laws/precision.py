@@ -66,6 +66,8 @@ class PrecisionLaw(Family):
     """The training law; `fit_precision` or `published_precision`. `noise` holds `scatter`, the
     standard deviation of the log loss."""
 
+    NEEDS = ("scatter",)
+
     def predict(
         self, params: float, tokens: float, bits: float = FULL_BITS, level: float = 0.9
     ) -> Estimate:
@@ -132,6 +134,8 @@ class PrecisionLaw(Family):
 class QuantisationLaw(Family):
     """The law of quantising after training; `fit_quantisation` or `published_quantisation`. `noise`
     holds `scatter`, the standard deviation of ln delta."""
+
+    NEEDS = ("scatter",)
 
     def predict(self, params: float, tokens: float, bits: float, level: float = 0.9) -> Estimate:
         """The loss that quantising a model of this size and training to `bits` bits adds.

@@ -111,6 +111,8 @@ def overfits(params: float, unique_tokens: float, loss: float) -> bool:
 class DataLaw(Family):
     """A law of loss in parameters, tokens and unique tokens."""
 
+    NEEDS = ("run_to_run", "drift")
+
     def predict(
         self,
         params: float,

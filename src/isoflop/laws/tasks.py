@@ -74,6 +74,8 @@ class TaskLaw(Family):
     the better third of the runs was foretold from the rest; and of the curves averaged their
     `relevances`, `shares` and parameters (`curves`), first those of the printed ones."""
 
+    NEEDS = ("curves", "curve", "shares", "drift", "scatter")
+
     def curve(self, loss: ArrayLike) -> Array:
         """Scores (A,) at losses of any shape (A,): the average of the members' best curves."""
         points = np.asarray(loss, dtype=np.float64).reshape(1, -1)
