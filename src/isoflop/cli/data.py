@@ -27,6 +27,7 @@ from isoflop.cli.arguments import (
 )
 from isoflop.cli.data_duplicates import run_duplicates
 from isoflop.core.console import make_progress, print_result
+from isoflop.data.documents import Skipped
 from isoflop.data.recipe import DataRecipe
 
 if TYPE_CHECKING:
@@ -216,9 +217,11 @@ def _rejects_text(corpus: Corpus) -> list[str]:
     with open(path, encoding="utf-8") as file:
         for line in islice(file, _MAX_REJECTS_SHOWN):
             reject = json.loads(line)
-            place = ":".join(str(part) for part in (reject["file"], reject["line"]) if part)
+            place = Skipped(
+                reject["file"], "", line=reject["line"], offset=reject.get("offset")
+            ).place
             detail = f" ({reject['detail']})" if reject["detail"] else ""
-            lines.append(f"  {reject['source']} {place}: {reject['reason']}{detail}")
+            lines.append(f"  {reject['source']} {skipped.place}: {skipped.reason}{detail}")
     return lines + (["  …"] if total > _MAX_REJECTS_SHOWN else [])
 
 
