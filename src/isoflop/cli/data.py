@@ -217,9 +217,8 @@ def _rejects_text(corpus: Corpus) -> list[str]:
     with open(path, encoding="utf-8") as file:
         for line in islice(file, _MAX_REJECTS_SHOWN):
             reject = json.loads(line)
-            place = Skipped(
-                reject["file"], "", line=reject["line"], offset=reject.get("offset")
-            ).place
+            place = {name: reject.get(name) for name in ("line", "offset")}
+            skipped = Skipped(reject["file"], reject["reason"], **place)
             detail = f" ({reject['detail']})" if reject["detail"] else ""
             lines.append(f"  {reject['source']} {skipped.place}: {skipped.reason}{detail}")
     return lines + (["  …"] if total > _MAX_REJECTS_SHOWN else [])
