@@ -107,16 +107,20 @@ def cut_into_bands(work: Work) -> dict[str, Any]:
     """The task: a record for every band of every document of a shard that is still there."""
     start, stop = work.value
     ranked, signed = work.inputs
-    kinds = np.load(ranked / FELL_FOR, mmap_mode="r")[start:stop]
-    signature = np.load(signed / SIGNATURES, mmap_mode="r")
-    here = np.flatnonzero((kinds == -1) & has_signature(signature))
-    records = np.empty((BANDS, here.size), _BAND)
-    records["rank"] = np.load(ranked / RANK, mmap_mode="r")[start:stop][here]
-    for at in range(0, here.size, _CHUNK):
-        rows = signature[here[at : at + _CHUNK]]
+    alive = np.load(ranked / FELL_FOR, mmap_mode="r")[start:stop] == -1
+    ranks = np.load(ranked / RANK, mmap_mode="r")[start:stop]
+    records = np.empty((BANDS, int(alive.sum())), _BAND)
+    filled = 0
+    for at in range(0, stop - start, _CHUNK):
+        # Mapped anew for each chunk: what was read of it does not stay in memory.
+        rows = np.load(signed / SIGNATURES, mmap_mode="r")[at : at + _CHUNK]
+        here = np.flatnonzero(alive[at : at + _CHUNK] & has_signature(rows))
+        rows, part = rows[here], slice(filled, filled + here.size)
+        records["rank"][:, part] = ranks[at + here]
         for band in range(BANDS):
-            records[KEY][band, at : at + _CHUNK] = band_key(rows, band)
-    write_records(work.out / _BANDS, records.ravel())
+            records[KEY][band, part] = band_key(rows, band)
+        filled += here.size
+    write_records(work.out / _BANDS, records[:, :filled].ravel())
     return {}
 
 

@@ -72,6 +72,7 @@ def read_range(paths: Sequence[Path], part: int, parts: int) -> npt.NDArray[Any]
         records = read_records(path)
         begin = np.searchsorted(records[KEY], np.uint64(low)) if low else 0
         end = np.searchsorted(records[KEY], np.uint64(high)) if high < _KEYS else len(records)
-        slices.append(np.array(records[begin:end]))
+        slices.append(records[begin:end])
     found = np.concatenate(slices)
+    del slices, records  # and with them what was mapped
     return found[np.argsort(found[KEY], kind="stable")]
