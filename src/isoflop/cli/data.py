@@ -213,7 +213,8 @@ def _rejects_text(corpus: Corpus) -> list[str]:
     if not total:
         return []
     path = corpus.directory / "rejects.jsonl"
-    lines = ["", f"{total:,} broken files or lines, all listed in {path}:"]
+    what = "1 broken file or line" if total == 1 else f"{total:,} broken files or lines"
+    lines = ["", f"{what}, listed in {path}:"]
     with open(path, encoding="utf-8") as file:
         for line in islice(file, _MAX_REJECTS_SHOWN):
             reject = json.loads(line)
@@ -239,7 +240,7 @@ def _account_text(found: Why, account: Account) -> list[str]:
     state = "" if account.in_force else ", not in force in this corpus"
     lines = [
         f"{account.group}: threshold {account.threshold:.4g}{state}; {account.judged:,} documents "
-        f"measured, {account.failing:,} fail it, {account.dropped:,} were dropped by it first",
+        f"measured; fail it: {account.failing:,}, dropped by it first: {account.dropped:,}",
         f"  {'threshold':>10}  {'would fail':>10}  {'kept, lost':>10}  {'dropped, back':>13}",
     ]
     lines += [
