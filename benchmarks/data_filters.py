@@ -1,8 +1,9 @@
 """Speed of the model filters on one core: the n-gram model's perplexity and the classifier.
 
-    python benchmarks/data_filters.py DOCUMENTS.jsonl [--chinese] [--vocab-size N]
+    python benchmarks/data_filters.py [DOCUMENTS.jsonl] [--megabytes 6] [--chinese] [--vocab-size N]
 
-Each line of DOCUMENTS holds `{"text": …}` or a string. The models are trained on every second
+Each line of DOCUMENTS holds `{"text": …}` or a string; without it the texts are prose of this
+Python installation, or made up with `--chinese`. The models are trained on every second
 document (the classifier against documents with their words shuffled) and timed on the others, one
 document at a time as a build scores them. Tokenising is part of the perplexity's time and is given
 alone too.
@@ -14,32 +15,16 @@ import argparse
 import json
 import random
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from peers.texts import megabytes_per_cpu_second, texts_of
 
 from isoflop.data import perplexity, quality_classifier, tokenizer
 from isoflop.data.corpus import build
 from isoflop.data.hashed_ngrams import hashed_ngrams
 from isoflop.data.labelled import Example
 from isoflop.data.recipe import DataRecipe, SourceConfig
-
-
-def read(path: Path) -> list[str]:
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return [row if isinstance(row, str) else row["text"] for row in rows]
-
-
-def megabytes_per_cpu_second(step: Callable[[str], object], texts: list[str]) -> float:
-    """The best of three passes, by CPU time of this process."""
-    size = sum(len(text.encode()) for text in texts) / 1e6
-    best = 0.0
-    for _ in range(3):
-        start = time.process_time()
-        for text in texts:
-            step(text)
-        best = max(best, size / (time.process_time() - start))
-    return best
 
 
 def shuffled(text: str, chinese: bool) -> str:
@@ -50,11 +35,12 @@ def shuffled(text: str, chinese: bool) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("documents", type=Path)
+    parser.add_argument("documents", type=Path, nargs="?")
+    parser.add_argument("--megabytes", type=float, default=6.0)
     parser.add_argument("--chinese", action="store_true")
     parser.add_argument("--vocab-size", type=int, default=8192)
     arguments = parser.parse_args()
-    texts = read(arguments.documents)
+    texts = texts_of(arguments.documents, arguments.chinese, arguments.megabytes)
     known, asked = texts[::2], texts[1::2]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -75,7 +75,7 @@ def test_inspect_prints_the_funnel_and_the_broken_lines(
     assert any(line.startswith("- broken JSON line 1 0.00 MB rows.jsonl:5") for line in lines)
     assert any(line.startswith("kept 31") for line in lines)
     assert "jsonl rows.jsonl:5: broken JSON line (Unterminated string" in text
-    assert f"all listed in {tmp_path / 'corpus' / 'rejects.jsonl'}" in text
+    assert f"listed in {tmp_path / 'corpus' / 'rejects.jsonl'}" in text
 
 
 def test_flags_override_the_recipe(

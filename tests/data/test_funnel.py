@@ -61,3 +61,9 @@ def test_examples_are_the_same_in_any_order_and_grouping(tmp_path: Path) -> None
     assert written == (tmp_path / "whole.jsonl").read_text()
     assert len(written.splitlines()) == 2 * MAX_EXAMPLES + 1
     assert '"id": "broken.txt:3"' in written
+
+
+def test_what_was_skipped_is_found_by_line_or_else_by_offset() -> None:
+    assert Skipped("a.jsonl", "x", line=3, offset=40).place == "a.jsonl:3"
+    assert Skipped("a.warc", "x", offset=0).place == "a.warc@0"
+    assert Skipped("a.txt", "x").place == "a.txt"

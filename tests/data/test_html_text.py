@@ -56,14 +56,14 @@ BOMBS = {
     "attributes": "<p " + " ".join(f"a{n}=1" for n in range(100_000)) + ">x",
 }
 HEAVY = {
-    "a huge attribute": f"<p title='{'a ' * 2_000_000}'>x</p>",
-    "entities": "<p>" + "&amp;" * 500_000,
-    "brackets": "<" * 500_000,
-    "half comments": "<!--" * 300_000,
-    "scripts that hold markup": f"<script>{'<div>' * 5_000}</script><p>x",
-    "comments that hold markup": f"<!-- {'<div>' * 5_000} --><p>x",
-    "unclosed paragraphs": "<p>x<br>" * 20_000,
-    "half scripts": "<script>" * 50_000,
+    "a huge attribute": (f"<p title='{'a ' * 2_000_000}'>x</p>", "x"),
+    "entities": ("<p>" + "&amp;" * 500_000, "&" * 500_000),
+    "brackets": ("<" * 500_000, "<" * 500_000),
+    "half comments": ("<p>x" + "<!--" * 300_000, "x"),
+    "scripts that hold markup": (f"<script>{'<div>' * 5_000}</script><p>x", "x"),
+    "comments that hold markup": (f"<!-- {'<div>' * 5_000} --><p>x", "x"),
+    "unclosed paragraphs": ("<p>x<br>" * 20_000, "\n\n".join(["x"] * 20_000)),
+    "half scripts": ("<p>x" + "<script>" * 50_000, "x"),
 }
 
 
@@ -76,8 +76,11 @@ def test_bombs_are_refused(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize("name", HEAVY)
 def test_what_is_merely_heavy_is_read(name: str) -> None:
-    Extractor("fast")(HEAVY[name])
-    licence_of_page(HEAVY[name])
+    page, text = HEAVY[name]
+    assert Extractor("fast")(page) == text
+    link = '<a rel=license href="https://creativecommons.org/licenses/by/4.0/">'
+    assert licence_of_page(page) is None
+    assert licence_of_page(link + page) == "CC-BY-4.0"
 
 
 def test_the_limits_themselves_are_allowed() -> None:

@@ -68,5 +68,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_markup_is_survived(name: str) -> None:
-    plain_text(HOSTILE[name])
+def test_hostile_markup_neither_eats_what_stands_before_it_nor_grows(name: str) -> None:
+    markup = f"Before.\n\n{HOSTILE[name]}"
+    text = plain_text(markup)
+    assert text.startswith("Before.")
+    assert len(text) <= len(markup)
+    assert set(text) <= set(markup), "nothing is made up"

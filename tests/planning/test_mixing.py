@@ -187,10 +187,10 @@ def searched(world: World, recipe: MixtureRecipe, seed: int) -> tuple[Any, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.004, 0.012])
-def test_intervals_hold_the_true_best_weights_and_the_promises_as_often_as_they_say(
+def test_intervals_hold_the_best_weights_and_the_promises_of_the_chosen_mixture_as_they_say(
     noise: float,
 ) -> None:
-    weights, objective, domains = [], [], []
+    weights, objective, domains, lean = [], [], [], []
     for seed in range(120):
         world, recipe = World(seed, noise), recipe_of(proxies=16)
         law, proposal = searched(world, recipe, seed)
@@ -198,15 +198,19 @@ def test_intervals_hold_the_true_best_weights_and_the_promises_as_often_as_they_
             if 0.03 < true < 0.97:  # at a limit, both lie there
                 share = proposal.weights[name]
                 weights.append(share.low <= true <= share.high)
+        best = np.array(list(proposal.best.values()))
         promised = foretell(proposal, law, proposal.best, 2, 0.9)
-        came = world.run(np.tile(list(proposal.best.values()), (2, 1))).mean(axis=0)
-        objective.append(promised[""].low <= came.mean() <= promised[""].high)
-        domains += [
-            promised[n].low <= v <= promised[n].high for n, v in zip(NAMES, came, strict=True)
-        ]
+        came = world.run(np.tile(best, (20, 2, 1))).mean(axis=1)
+        low, high = ([getattr(promised[n], end) for n in NAMES] for end in ("low", "high"))
+        domains.append((low <= came) & (came <= high))
+        whole = came.mean(axis=1)
+        objective.append((promised[""].low <= whole) & (whole <= promised[""].high))
+        lean.append((promised[""].value / world.mean(best).mean() - 1.0) / noise)
     assert 0.85 <= np.mean(weights) <= 0.95
-    assert 0.82 <= np.mean(objective) <= 0.97
-    assert 0.85 <= np.mean(domains) <= 0.96
+    assert 0.87 <= np.mean(objective) <= 0.96
+    assert 0.87 <= np.mean(domains) <= 0.96
+    # The least of a law's losses is chosen, so it might be one that is foretold too low.
+    assert -0.15 <= np.mean(lean) <= 0.1, "in units of one run's luck"
 
 
 def test_without_noise_the_best_mixture_is_the_planted_one() -> None:

@@ -255,7 +255,12 @@ def test_text_from_files_stays_text(make_demo: Callable[..., Any]) -> None:
 
 def test_a_lone_surrogate_in_a_sample_can_be_written() -> None:
     page = build(Report("S", "", samples=(Sample(1, 1.0, "a\ud800", "b\udfff"),)))
-    Strict(page.encode("utf-8").decode("utf-8"))
+    words = "".join(Strict(page.encode("utf-8").decode("utf-8")).words)
+    assert "a\ufffd" in words
+    assert "b\ufffd" in words
+    assert json.loads(page.split('id="report-data">')[1].split("</script>")[0])["samples"] == [
+        {"step": 1, "tokens": 1.0, "prompt": "a?", "text": "b?"}
+    ]
 
 
 # --- command -------------------------------------------------------------------------------

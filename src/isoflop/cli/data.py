@@ -27,6 +27,7 @@ from isoflop.cli.arguments import (
 )
 from isoflop.cli.data_duplicates import run_duplicates
 from isoflop.core.console import make_progress, print_result
+from isoflop.data.documents import Skipped
 from isoflop.data.recipe import DataRecipe
 
 if TYPE_CHECKING:
@@ -212,13 +213,15 @@ def _rejects_text(corpus: Corpus) -> list[str]:
     if not total:
         return []
     path = corpus.directory / "rejects.jsonl"
-    lines = ["", f"{total:,} broken files or lines, all listed in {path}:"]
+    what = "1 broken file or line" if total == 1 else f"{total:,} broken files or lines"
+    lines = ["", f"{what}, listed in {path}:"]
     with open(path, encoding="utf-8") as file:
         for line in islice(file, _MAX_REJECTS_SHOWN):
             reject = json.loads(line)
-            place = ":".join(str(part) for part in (reject["file"], reject["line"]) if part)
+            place = {name: reject.get(name) for name in ("line", "offset")}
+            skipped = Skipped(reject["file"], reject["reason"], **place)
             detail = f" ({reject['detail']})" if reject["detail"] else ""
-            lines.append(f"  {reject['source']} {place}: {reject['reason']}{detail}")
+            lines.append(f"  {reject['source']} {skipped.place}: {skipped.reason}{detail}")
     return lines + (["  …"] if total > _MAX_REJECTS_SHOWN else [])
 
 
@@ -237,7 +240,7 @@ def _account_text(found: Why, account: Account) -> list[str]:
     state = "" if account.in_force else ", not in force in this corpus"
     lines = [
         f"{account.group}: threshold {account.threshold:.4g}{state}; {account.judged:,} documents "
-        f"measured, {account.failing:,} fail it, {account.dropped:,} were dropped by it first",
+        f"measured; fail it: {account.failing:,}, dropped by it first: {account.dropped:,}",
         f"  {'threshold':>10}  {'would fail':>10}  {'kept, lost':>10}  {'dropped, back':>13}",
     ]
     lines += [

@@ -316,13 +316,16 @@ def _require_documents(recipe: DataRecipe, account: dict[str, Any]) -> None:
     for source in recipe.sources:
         part = account["sources"].get(source.label)
         if part is None or part["kept"]["documents"] == 0:
+            found = 0 if part is None else part["in"]["documents"]
             reasons = ", ".join(
-                f"{reason} ({drop['documents']})" for reason, drop in account["dropped"].items()
+                f"{reason} ({drop['documents']:,})" for reason, drop in account["dropped"].items()
             )
             raise DataError(
-                "not one usable document" + (f"; dropped: {reasons}" if reasons else ""),
+                f"not one usable document among {found:,} found"
+                + (f"; dropped, from all sources: {reasons}" if reasons else ""),
                 where=f"source `{source.label}`" + (f" ({source.path})" if source.path else ""),
-                fix="Check `path`, `kind` and `text_key` of this source in the recipe",
+                fix="Check `path`, `kind` and `text_key` of this source, and the rules under "
+                "[clean] that drop most",
             )
     for split in SPLITS:
         if account["splits"].get(split, {"documents": 0})["documents"] == 0:

@@ -65,6 +65,13 @@ class Skipped:
     offset: int | None = None
     """The byte of the file (once decompressed) at which the skipped part starts."""
 
+    @property
+    def place(self) -> str:
+        """`file:line`, else `file@offset`, else the file, as far as it is known."""
+        if self.line is not None:
+            return f"{self.where}:{self.line}"
+        return self.where if self.offset is None else f"{self.where}@{self.offset}"
+
 
 def order_key(seed: int, identity: str) -> bytes:
     """A key to sort by, so that a size cap takes an even sample and not the first letters."""

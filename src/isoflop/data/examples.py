@@ -51,7 +51,7 @@ class Examples:
 
     def add_skipped(self, source: str, skipped: Skipped) -> None:
         """Consider something that could not be read; what the reader said is its excerpt."""
-        place = skipped.where if skipped.line is None else f"{skipped.where}:{skipped.line}"
+        place = skipped.place
         key = (order_key(self._seed, place).hex(), source, place)
         if self._wanted(skipped.reason, key):
             row: dict[str, Any] = {

@@ -167,7 +167,7 @@ def account_piece(work: Work) -> dict[str, Any]:
     choices, annotated, judged = work.inputs
     with open(work.out / _REJECTS, "w", encoding="utf-8") as rejects:
         for skipped in read_skipped(annotated):
-            funnel.drop(source, skipped.reason, _place(skipped), skipped.bytes)
+            funnel.drop(source, skipped.reason, skipped.place, skipped.bytes)
             examples.add_skipped(source, skipped)
             if skipped.broken:
                 funnel.rejects += 1
@@ -205,15 +205,12 @@ def _rows(
             row += 1
 
 
-def _place(skipped: Skipped) -> str:
-    return skipped.where if skipped.line is None else f"{skipped.where}:{skipped.line}"
-
-
 def _reject(source: str, skipped: Skipped) -> dict[str, Any]:
     return {
         "source": source,
         "file": skipped.where,
         "line": skipped.line,
+        "offset": skipped.offset,
         "reason": skipped.reason,
         "detail": skipped.detail,
     }

@@ -42,7 +42,7 @@ def sign(engine: Engine, shards: Sequence[Shard]) -> list[Output]:
     pieces = [
         Piece(
             f"{shard.source:03d}-{shard.piece:06d}",
-            None,
+            shard.documents,
             (shard.annotated,),
             bytes=int(shard.annotated.statistics["bytes"]),
         )
@@ -53,10 +53,12 @@ def sign(engine: Engine, shards: Sequence[Shard]) -> list[Output]:
 
 def sign_documents(work: Work) -> dict[str, Any]:
     """The task: (documents, 110) signatures of a shard."""
-    found = [np.empty((0, PERMUTATIONS), np.uint32)]
+    found = np.empty((work.value, PERMUTATIONS), np.uint32)
+    begin = 0
     for table in read_tables(work.inputs[0], ["text"]):
-        found.append(signatures(table["text"].to_pylist()))
-    np.save(work.out / SIGNATURES, np.concatenate(found))
+        found[begin : begin + len(table)] = signatures(table["text"].to_pylist())
+        begin += len(table)
+    np.save(work.out / SIGNATURES, found)
     return {}
 
 
@@ -105,15 +107,20 @@ def cut_into_bands(work: Work) -> dict[str, Any]:
     """The task: a record for every band of every document of a shard that is still there."""
     start, stop = work.value
     ranked, signed = work.inputs
-    kinds = np.load(ranked / FELL_FOR, mmap_mode="r")[start:stop]
-    signature = np.load(signed / SIGNATURES)
-    here = np.flatnonzero((kinds == -1) & has_signature(signature))
-    signature = signature[here]
-    records = np.empty((BANDS, here.size), _BAND)
-    records["rank"] = np.load(ranked / RANK, mmap_mode="r")[start:stop][here]
-    for band in range(BANDS):
-        records[KEY][band] = band_key(signature, band)
-    write_records(work.out / _BANDS, records.ravel())
+    alive = np.load(ranked / FELL_FOR, mmap_mode="r")[start:stop] == -1
+    ranks = np.load(ranked / RANK, mmap_mode="r")[start:stop]
+    records = np.empty((BANDS, int(alive.sum())), _BAND)
+    filled = 0
+    for at in range(0, stop - start, _CHUNK):
+        # Mapped anew for each chunk: what was read of it does not stay in memory.
+        rows = np.load(signed / SIGNATURES, mmap_mode="r")[at : at + _CHUNK]
+        here = np.flatnonzero(alive[at : at + _CHUNK] & has_signature(rows))
+        rows, part = rows[here], slice(filled, filled + here.size)
+        records["rank"][:, part] = ranks[at + here]
+        for band in range(BANDS):
+            records[KEY][band, part] = band_key(rows, band)
+        filled += here.size
+    write_records(work.out / _BANDS, records[:, :filled].ravel())
     return {}
 
 

@@ -47,7 +47,8 @@ _PATTERNS: dict[PIIKind, re.Pattern[str]] = {
     ),
     "cn-id": re.compile(r"(?<![0-9A-Za-z.])[1-9]\d{5}(?:19|20)\d{9}[\dXx](?![0-9A-Za-z]|\.\d)"),
     "card": re.compile(
-        _BEFORE + r"(?:\d{4}([ -]?)\d{4}\1\d{4}\1\d{1,7}|3[47]\d{2}([ -]?)\d{6}\2\d{5})" + _AFTER,
+        _BEFORE + r"(?:62\d{2}([ -])\d{4}\1\d{4}\1\d{4}\1\d{3}"
+        r"|\d{4}([ -]?)\d{4}\2\d{4}\2\d{1,7}|3[47]\d{2}([ -]?)\d{6}\3\d{5})" + _AFTER,
         re.ASCII,
     ),
     "cn-mobile": re.compile(
@@ -56,17 +57,19 @@ _PATTERNS: dict[PIIKind, re.Pattern[str]] = {
         re.ASCII,
     ),
     "ip": re.compile(
-        r"(?<![\w.:/-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)"
-        r"|(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4}(?![\w:]|\.\w)",
+        r"(?:(?<=//)|(?<![\w./-]))(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)"
+        r"|(?<![\w.])(?<![0-9A-Fa-f:]:)(?:[0-9A-Fa-f]{1,4}:|:(?=:))(?:[0-9A-Fa-f]{0,4}:){1,6}"
+        r"[0-9A-Fa-f]{1,4}(?![\w:]|\.\w)",
         re.ASCII,
     ),
     "phone": re.compile(
-        r"(?<![\w.+/=#-])(?:"
+        r"(?<![\w.+/=#-])(?<!\d )(?:"
         r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}"
         r"|(?:1[ .-])?\(\d{3}\)[ .-]?\d{3}[ .-]\d{4}|(?:1[.-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}"
         r"|(?:1 )?[2-9]\d{2} [2-9]\d{2} \d{4}"
-        r"|(?:\(0(?:10|2\d|[3-9]\d{2})\)[ -]?|0(?:10|2\d|[3-9]\d{2})[ -])[2-9]\d{6,7}"
-        r"|0\d{2,4}[ -]\d{3,4}[ -]\d{3,4}"
+        r"|(?:[(（]0(?:10|2\d|[3-9]\d{2})[)）][ -]?|0(?:10|2\d|[3-9]\d{2})[ -])[2-9]\d{6,7}"
+        r"|0\d{2,4}[ -]\d{3,4}[ -]\d{3,4}|0[1-9]-\d{4}-\d{4}|0[17]\d{3} \d{6}"
+        r"|0[1-9](?P<gap>[ .])\d{2}(?:(?P=gap)\d{2}){3}(?!(?P=gap)\d)"
         r")(?![\w-]|[.,]\d)",
         re.ASCII,
     ),
@@ -78,11 +81,11 @@ _HINTS: dict[PIIKind, re.Pattern[str]] = {
     "card": re.compile(r"\d{4}[ -]?\d{4}"),
     "cn-mobile": re.compile(r"1[3-9]\d[ -]?\d{4}"),
     "ip": re.compile(r"\d\.\d{1,3}\.\d|:[0-9A-Fa-f]{0,4}:"),
-    "phone": re.compile(r"\d[ .)-]+\(?\d{2}|\+\d{6}"),
+    "phone": re.compile(r"\d[ .)）-]+\(?\d{2}|\+\d{6}"),
 }
 # Every number of a person or a card holds this much; most texts hold none, and are done.
 _NUMBERS = frozenset({"phone", "cn-mobile", "cn-id", "card"})
-_LONG_NUMBER = re.compile(r"[0-9][0-9 ().-]{6}")
+_LONG_NUMBER = re.compile(r"[0-9][0-9 ().）-]{6}")
 # For keys plain substrings of the lower-case text are faster than a pattern.
 _KEY_HINTS = (
     "key", "secret", "token", "passw", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",

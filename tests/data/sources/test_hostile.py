@@ -113,6 +113,18 @@ def test_a_file_in_two_encodings_is_refused_and_lines_in_two_are_read(
     assert not skipped
 
 
+@pytest.mark.parametrize("kind", ["text", "html"])
+def test_a_binary_file_under_a_name_of_text_is_named_with_its_first_control_character(
+    tmp_path: Path, read: Read, kind: str
+) -> None:
+    path = tmp_path / ("x.txt" if kind == "text" else "x.html")
+    path.write_bytes(b"one\ntw\0o\n")
+    documents, skipped = read(SourceConfig(kind, path=path))  # type: ignore[arg-type]
+    assert not documents
+    assert [(s.reason, s.line, s.broken) for s in skipped] == [("unknown encoding", 2, True)]
+    assert "byte 0x00 in position 6" in skipped[0].detail
+
+
 def test_mojibake_that_was_saved_as_text_is_repaired_by_the_spelling(
     tmp_path: Path, read: Read
 ) -> None:

@@ -16,7 +16,7 @@ from isoflop.core.engine.placement import Placement
 from isoflop.core.engine.task import Function, Output, Task, make_task, read_output
 from isoflop.core.errors import RunError
 
-PARTITION_BYTES = 32_000_000
+PARTITION_BYTES = 16_000_000
 """Records that one task of a group holds in memory, as far as keys spread evenly."""
 
 

@@ -48,18 +48,26 @@ def work_folder(out: Path, keep: bool = False) -> Iterator[Path]:
             raise
         except IsoflopError:
             if not keep:
-                shutil.rmtree(work, ignore_errors=True)
+                _remove(work)
             raise
         except BaseException:
             _remove_if_empty(work, keep)
             raise
         if not keep:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
+
+
+def _remove(work: Path) -> None:
+    """Remove the folder, its lock last: by that a later run knows what a kill left as its own."""
+    for entry in work.iterdir():
+        if entry.name != LOCK:
+            shutil.rmtree(entry, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _remove_if_empty(work: Path, keep: bool) -> None:
     if not keep and next(work.glob(f"*/*/{MARKER}"), None) is None:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
 
 
 def link_file(source: Path, target: Path) -> None:

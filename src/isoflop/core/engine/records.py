@@ -17,11 +17,22 @@ from isoflop.core.errors import ArtifactError
 
 KEY = "key"
 _KEYS = 1 << 64
+_CHUNK = 1 << 18
 
 
 def write_records(path: Path, records: npt.NDArray[Any]) -> None:
     """Write records sorted by their field `key` (uint64, spread evenly: a hash)."""
-    np.save(path, records[np.argsort(records[KEY], kind="stable")])
+    order = np.argsort(records[KEY], kind="stable")
+    # As `np.save` would, without a sorted copy of all of them.
+    header = {
+        "descr": np.lib.format.dtype_to_descr(records.dtype),
+        "fortran_order": False,
+        "shape": records.shape,
+    }
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for at in range(0, len(order), _CHUNK):
+            records[order[at : at + _CHUNK]].tofile(file)
 
 
 def read_records(path: Path) -> npt.NDArray[Any]:
@@ -61,6 +72,7 @@ def read_range(paths: Sequence[Path], part: int, parts: int) -> npt.NDArray[Any]
         records = read_records(path)
         begin = np.searchsorted(records[KEY], np.uint64(low)) if low else 0
         end = np.searchsorted(records[KEY], np.uint64(high)) if high < _KEYS else len(records)
-        slices.append(np.array(records[begin:end]))
+        slices.append(records[begin:end])
     found = np.concatenate(slices)
+    del slices, records  # and with them what was mapped
     return found[np.argsort(found[KEY], kind="stable")]

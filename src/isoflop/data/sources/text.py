@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from isoflop.data.documents import Document, InputSplit, Skipped
@@ -9,6 +10,7 @@ from isoflop.data.encodings import decode
 from isoflop.data.recipe import SourceConfig
 from isoflop.data.sources.files import find_files, open_file, read_errors, unreadable, whole
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 ENDINGS = (".txt", ".md", ".markdown", ".rst", ".text")
 
 
@@ -51,7 +53,16 @@ def unknown_encoding(identity: str, raw: bytes, offset: int | None = None) -> Sk
     try:
         raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line, detail = raw.count(b"\n", 0, error.start) + 1, str(error)
+        place, detail = error.start, str(error)
+    else:
+        control = _CONTROL.search(raw)
+        place = control.start() if control else 0
+        detail = (
+            f"byte {raw[place]:#04x} in position {place}, a control character as in binary files"
+            if control
+            else "it could be in several"
+        )
+    line = raw.count(b"\n", 0, place) + 1 if offset is None else None
     return Skipped(identity, "unknown encoding", len(raw), line, True, detail, offset)
 
 

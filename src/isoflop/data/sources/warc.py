@@ -87,13 +87,13 @@ def _read_record(
         except (OSError, ValueError, EOFError) as error:
             return unreadable(identity, error, offset=offset)
         if record.http_headers.status_code != 200:
-            return Skipped(name, "page not found or moved", size, offset=offset)
+            return Skipped(identity, "page not found or moved", size, offset=offset)
         content_type = (record.http_content_type or "").lower()
         charset = record.http_charset
         encodings = (record.http_headers.get(f"{kind}-Encoding") for kind in _HTTP_ENCODINGS)
         is_plain = not any(encodings)
     if not content_type.startswith(_HTML + _TEXT):
-        return Skipped(name, "neither HTML nor text", size, offset=offset)
+        return Skipped(identity, "neither HTML nor text", size, offset=offset)
     expected = record.content_length
     raw = record.reader.read(limit + 1)
     if len(raw) > limit:

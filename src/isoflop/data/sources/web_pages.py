@@ -49,7 +49,7 @@ def page_document(
     except BrokenPage as problem:
         return Skipped(identity, "broken HTML", len(raw), None, True, problem.what, offset)
     if not text:
-        return Skipped(name, "no main text in the page", len(raw), offset=offset)
+        return Skipped(identity, "no main text in the page", len(raw), offset=offset)
     meta = source_meta(source)
     if licence := licence_of_page(found.text):
         meta["license"] = licence

@@ -110,16 +110,16 @@ def _article(
         return Skipped(identity, "broken page", len(page), None, True, detail, offset)
     name = f"{identity}:{number.group(1).decode()}"
     if space.group(1) != b"0":
-        return Skipped(name, "not an article", len(page), offset=offset)
+        return Skipped(name, "not an article", len(page))
     if _REDIRECT.search(page):
-        return Skipped(name, "a redirect", len(page), offset=offset)
+        return Skipped(name, "a redirect", len(page))
     try:
         heading = _unescaped(title.group(1))
         body = plain_text(_unescaped(text.group(1))) if text else ""
     except UnicodeDecodeError as error:
         return Skipped(identity, "not UTF-8", len(page), None, True, str(error), offset)
     if not body:
-        return Skipped(name, "no text in the article", len(page), offset=offset)
+        return Skipped(name, "no text in the article", len(page))
     return Document(
         id=name,
         text=f"{heading}\n\n{body}",
