@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from isoflop.training.baselines import Targets, accuracies, train_ngram
 from isoflop.training.batches import (
     StepRows,
     TrainingData,
+    described,
     held_out_rows,
     micro_batches,
     step_rows,
@@ -189,6 +191,7 @@ def span_work(recipe: TrainRecipe, data: TrainingData) -> Work:
     return _work(
         recipe, tokenizer, rows, held_out, baseline,
         (seq_len - dropped + spans + 1, dropped + spans + 1), data.warnings,
+        lambda step: described(recipe, data, step),
     )  # fmt: skip
 
 
@@ -226,11 +229,13 @@ def pair_work(recipe: TrainRecipe) -> Work:
     pairs = read_pairs(data.pairs, tokenizer, train.seq_len)
     most = max(1, train.eval_tokens // train.seq_len)
 
-    def rows(step: int) -> list[Row]:
+    def step_pairs(step: int) -> list[TextPair]:
         ramp = recipe.batch_ramp
         first, count = ramp.first_token(step), ramp.batch_tokens(step)
-        found = pairs.batch(first // train.seq_len, count // train.seq_len, train.seed)
-        return [_pair_row(pair) for pair in found]
+        return pairs.batch(first // train.seq_len, count // train.seq_len, train.seed)
+
+    def rows(step: int) -> list[Row]:
+        return [_pair_row(pair) for pair in step_pairs(step)]
 
     def held_out() -> Iterator[Row]:
         return map(_pair_row, pairs.held_out[:most])
@@ -249,7 +254,10 @@ def pair_work(recipe: TrainRecipe) -> Work:
         round(float(np.mean([len(side) for side in sides])))
         for sides in ([p.source for p in pairs.train], [p.target for p in pairs.train])
     ]
-    return _work(recipe, tokenizer, rows, held_out, baseline, (mean[0], mean[1]), warnings)
+    return _work(
+        recipe, tokenizer, rows, held_out, baseline, (mean[0], mean[1]), warnings,
+        lambda step: {"lines": sorted(pair.line for pair in step_pairs(step))},
+    )  # fmt: skip
 
 
 def _pair_row(pair: TextPair) -> Row:
@@ -268,6 +276,7 @@ def _work(
     baseline: Callable[[], NGram],
     lengths: tuple[int, int],
     warnings: tuple[str, ...],
+    describe: Callable[[int], Mapping[str, Any]],
 ) -> Work:
     train = recipe.train
     # Twice the window: a target of many short spans is longer than its text, and the model itself
@@ -310,6 +319,7 @@ def _work(
             loss=target_loss,
             evaluate=evaluate,
             samples=samples,
+            describe=describe,
         ),
         tokenizer_directory=tokenizer.directory,
         flops_per_token=flops_per_pair(config, *lengths).training / train.seq_len,
