@@ -42,7 +42,7 @@ def prepare(out: Path) -> None:
         recipe = load_recipe(RECIPES / "demo-data.toml", DataRecipe)
         corpus.build(recipe, out / "corpus", placement="auto")
     if missing(out / "tokenizer"):
-        tokenizer.train(corpus.inspect(out / "corpus"), 1024, out / "tokenizer", reserve=MARKS)
+        tokenizer.train(corpus.inspect(out / "corpus"), 512, out / "tokenizer", reserve=MARKS)
     if missing(out / "shards"):
         text = corpus.inspect(out / "corpus")
         shards.tokenize(text, out / "tokenizer", out / "shards", placement="auto")
