@@ -186,8 +186,8 @@ def test_what_does_not_fit_is_refused_at_once(span_recipe: TrainRecipe) -> None:
     objective = replace(span_recipe.objective, kind="masked")
     with pytest.raises(RecipeError, match="t5 takes spans or seq2seq"):
         replace(span_recipe, objective=objective)
-    with pytest.raises(RecipeError, match="seq_len = 4, of which .* less than one token to drop"):
-        short = replace(span_recipe.train, seq_len=4, micro_batch_tokens=256)
+    short = replace(span_recipe.train, seq_len=4, micro_batch_tokens=256)
+    with pytest.raises(RecipeError, match=r"seq_len = 4, of which .* less than one token to drop"):
         replace(span_recipe, train=short)
     with pytest.raises(RecipeError, match=r"seq2seq and data\.pairs go together"):
         replace(span_recipe, objective=replace(objective, kind="seq2seq"))
