@@ -3,9 +3,9 @@
     python benchmarks/training_noise.py SHARDS OUT.json
 
 Trains the rung (width 64, one layer, 0.5 M tokens in batches of 512) with five seeds, then seed 0
-again with faults injected and the guard as recipes have it: losses that are not finite, batches of
-random tokens whose gradient is 64 times as large, a learning rate 30 times too high. Prints each
-final held-out loss, its distance from seed 0's in standard deviations of the seeds, and what
+again with faults injected, a checkpoint every 100 steps and the guard as recipes have it: losses
+that are not finite, batches of random tokens whose gradient is 64 times as large, a learning rate
+30 times too high. Prints each final held-out loss, its distance from seed 0's in standard deviations of the seeds, and what
 `events.jsonl` says. SHARDS are the demo's (`DEMO/shards`). Runs already in OUT.json are not run
 again. Some 20 CPU-seconds a run.
 """
@@ -53,7 +53,7 @@ class Fault:
 def recipe_of(shards: Path, seed: int) -> TrainRecipe:
     ladder = base_ladder(shards, seed)
     recipe = ladder.run_recipe(RungConfig(64, 1, (TOKENS,)), TOKENS)
-    return replace(recipe, train=replace(recipe.train, threads=1))
+    return replace(recipe, train=replace(recipe.train, threads=1, checkpoint_every=100))
 
 
 def with_losses(change: Callable[[int, Any], tuple[Any, float]]) -> Callable[[Work], Work]:
