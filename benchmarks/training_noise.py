@@ -5,9 +5,9 @@
 Trains the rung (width 64, one layer, 0.5 M tokens in batches of 512) with five seeds, then seed 0
 again with faults injected, a checkpoint every 100 steps and the guard as recipes have it: losses
 that are not finite, batches of random tokens whose gradient is 64 times as large, a learning rate
-30 times too high. Prints each final held-out loss, its distance from seed 0's in standard deviations of the seeds, and what
-`events.jsonl` says. SHARDS are the demo's (`DEMO/shards`). Runs already in OUT.json are not run
-again. Some 20 CPU-seconds a run.
+30 times too high. Prints each final held-out loss, its distance from seed 0's in standard
+deviations of the seeds, and what `events.jsonl` says. SHARDS are the demo's (`DEMO/shards`). Runs
+already in OUT.json are not run again. Some 20 CPU-seconds a run.
 """
 
 from __future__ import annotations

@@ -127,7 +127,8 @@ def target_scores(
     byte_lengths: npt.NDArray[np.int32],
 ) -> dict[str, float]:
     """Held-out loss in nats per target token, and the share of the text among them (neither
-    sentinels nor ends) that is the likeliest given the true tokens before it."""
+    sentinels nor ends) that is the likeliest text given the true tokens before it: like the
+    baselines, the model is not asked whether the span goes on."""
     text_V = torch.from_numpy(byte_lengths > 0)
     loss, n_labels, right, n_text = 0.0, 0, 0, 0
     for batch in batches:
@@ -136,7 +137,8 @@ def target_scores(
         loss += F.cross_entropy(logits_NV, labels_N, reduction="sum").item()
         n_labels += len(labels_N)
         is_text_N = text_V[labels_N]
-        right += int((logits_NV.argmax(-1) == labels_N)[is_text_N].sum())
+        guess_N = logits_NV.masked_fill(~text_V, -torch.inf).argmax(-1)
+        right += int((guess_N == labels_N)[is_text_N].sum())
         n_text += int(is_text_N.sum())
     return {"loss": loss / n_labels, "token_accuracy": right / max(1, n_text)}
 
