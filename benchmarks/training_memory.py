@@ -1,13 +1,19 @@
-"""Bytes of tensors at the peak of a training step against those foretold, by model and by mode.
+"""Memory at the peak of a training step against what is foretold, by form of model and by mode.
 
-`python benchmarks/training_memory.py`: a step of two micro-batches on the CPU (so that gradients
-are held while the second pass goes through), every tensor's storage counted while it lives. Not
-the process: interpreter, libraries and what the allocator keeps come on top.
+`python benchmarks/training_memory.py`: whole steps on the CPU, of one micro-batch and of two (so
+that gradients are held while the second pass goes through), each in a process of its own. Measured
+twice: the bytes of all tensors that live at one time, and the process's anonymous memory, in which
+the allocator's gaps and the buffers inside of single operations are as well. Ratios are foretold
+over measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import weakref
+from collections.abc import Callable
+from multiprocessing import Pipe, get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,25 +21,48 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from isoflop.models.config import DECODER_FORMS, DecoderConfig, ExpertsConfig, Recompute
+from isoflop.core.process import keep_freed_buffers
+from isoflop.data.loader import IGNORED
+from isoflop.models.build import build_model
+from isoflop.models.config import (
+    DECODER_FORMS,
+    AnyConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ExpertsConfig,
+    Recompute,
+)
 from isoflop.models.decoder import Block, Decoder
 from isoflop.models.initialise import initialise
 from isoflop.models.memory import memory_bytes
+from isoflop.training.masked import MaskedBatch, masked_loss
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.seq2seq import SourceTargetBatch, target_loss
 from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN, ROWS, VOCAB = 256, 4, 4096
-SHAPES = {
-    "Qwen3 form, 4 layers of 128": DecoderConfig(VOCAB, 128, 4, 2, 2, 64, 352, SEQ_LEN),
-    "Qwen3 form, 8 layers of 256": DecoderConfig(VOCAB, 256, 8, 4, 2, 64, 704, SEQ_LEN),
-    "GPT-2 form, 6 layers of 192": DecoderConfig(
-        VOCAB, 192, 6, 3, 3, 64, 768, SEQ_LEN, **DECODER_FORMS["gpt2"]
+GPT2 = DECODER_FORMS["gpt2"]
+LLAMA = DECODER_FORMS["llama"]
+SHAPES: dict[str, AnyConfig] = {
+    "Qwen3, 4 layers of 128": DecoderConfig(VOCAB, 128, 4, 2, 2, 64, 352, SEQ_LEN),
+    "Qwen3, 8 layers of 256": DecoderConfig(VOCAB, 256, 8, 4, 2, 64, 704, SEQ_LEN),
+    "Llama, 8 layers of 256": DecoderConfig(VOCAB, 256, 8, 4, 2, 64, 704, SEQ_LEN, **LLAMA),
+    "Llama, window of 64": DecoderConfig(VOCAB, 256, 6, 4, 4, 64, 704, SEQ_LEN, window=64, **LLAMA),
+    "GPT-2, 6 layers of 192": DecoderConfig(VOCAB, 192, 6, 3, 3, 64, 768, SEQ_LEN, **GPT2),
+    "GPT-2, sinusoids": DecoderConfig(
+        VOCAB, 192, 6, 3, 3, 64, 768, SEQ_LEN, **{**GPT2, "positions": "sinusoidal"}
+    ),
+    "GPT-2, ALiBi": DecoderConfig(
+        VOCAB, 192, 6, 3, 3, 64, 768, SEQ_LEN, **{**GPT2, "positions": "alibi"}
     ),
     "experts, 4 layers of 128": DecoderConfig(
         VOCAB, 128, 4, 2, 2, 64, 352, SEQ_LEN, experts=ExpertsConfig(8, 2, 128)
     ),
+    "BERT, 6 layers of 192": EncoderConfig(VOCAB, 192, 6, 3, 768, SEQ_LEN),
+    "T5, 4 and 4 layers of 192": EncoderDecoderConfig(VOCAB, 192, 4, 4, 3, 64, 768),
 }  # fmt: skip
 MODES: tuple[Recompute, ...] = ("none", "attention", "block")
 
@@ -72,49 +101,121 @@ class LiveBytes(TorchDispatchMode):
         return out
 
 
-def measured(config: DecoderConfig, mode: Recompute) -> int:
-    """Peak bytes of the second of two steps, batch and buffers of the model left out."""
-    model = Decoder(config)
-    initialise(model, 0)
-    for block in model.layers:
-        if isinstance(block, Block):
-            block.recompute = mode
-    optimizer = build_optimizer(model, OptimizerConfig())
+def task_of(config: AnyConfig, micro_batches: int) -> Task[Any, Any]:
+    """Random tokens in several documents a row, with the loss of the model's own objective."""
     ids = torch.randint(config.vocab_size, (ROWS, SEQ_LEN))
     document = (torch.arange(SEQ_LEN) // 100).expand(ROWS, -1).contiguous()
-    batch = TokenBatch(ids, ids, document, ids.numel())
-    task = Task(lambda _: [batch, batch], next_token_loss, lambda _: {}, lambda _: ())
-    compute_gradient(model, task, 0, 1.0)
-    apply_gradient(optimizer, 1e-3)
-    live = LiveBytes()
-    for tensor in model.parameters():
-        live.watch(tensor)
-    for state in optimizer.state.values():
-        for value in state.values():
-            live.watch(value)
-    with live:
-        compute_gradient(model, task, 1, 1.0)
+    loss: Any
+    batch: Any
+    if isinstance(config, EncoderConfig):
+        labels = torch.where(torch.rand(ids.shape) < 0.15, ids, IGNORED)
+        n_masked = int((labels != IGNORED).sum())
+        batch, loss = MaskedBatch(ids, labels, document, None, None, 1.0, n_masked), masked_loss
+    elif isinstance(config, EncoderDecoderConfig):
+        batch = SourceTargetBatch(ids, ids, ids, document, document, ids.numel())
+        loss = target_loss
+    else:
+        batch, loss = TokenBatch(ids, ids, document, ids.numel()), next_token_loss
+    return Task(lambda _: [batch] * micro_batches, loss, lambda _: {}, lambda _: ())
+
+
+def prepared(config: AnyConfig, mode: Recompute, micro_batches: int) -> Any:
+    """A function that takes a whole step, and the tensors that live between steps."""
+    model = build_model(config)
+    initialise(model, 0)
+    if isinstance(model, Decoder):
+        for block in model.layers:
+            if isinstance(block, Block):
+                block.recompute = mode
+    optimizer = build_optimizer(model, OptimizerConfig())
+    task = task_of(config, micro_batches)
+
+    def step() -> None:
+        compute_gradient(model, task, 0, 1.0)
         apply_gradient(optimizer, 1e-3)
+
+    step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    return step, [*model.parameters(), *states]
+
+
+def live_bytes(config: AnyConfig, mode: Recompute, micro_batches: int) -> int:
+    """Peak bytes of tensors in the second of two steps, batch and buffers left out."""
+    step, lasting = prepared(config, mode, micro_batches)
+    live = LiveBytes()
+    for tensor in lasting:
+        live.watch(tensor)
+    with live:
+        step()
     return live.peak
 
 
+def process_bytes(config: AnyConfig, mode: Recompute, micro_batches: int) -> int:
+    """By how much three steps let the anonymous memory of this process grow: with freed buffers
+    kept, as in a run, that is its peak; mapped files (libraries) are not part of it."""
+    keep_freed_buffers()
+    before = anonymous_bytes()
+    step, _ = prepared(config, mode, micro_batches)
+    for _ in range(2):
+        step()
+    return anonymous_bytes() - before
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+
+
+def forked(measure: Callable[..., int], *arguments: Any) -> int:
+    """What `measure` finds in a process of its own."""
+    end, ours = Pipe(duplex=False)
+
+    def tell() -> None:
+        ours.send(measure(*arguments))
+
+    process = get_context("fork").Process(target=tell)
+    process.start()
+    found: int = end.recv()
+    process.join()
+    return found
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="models whose name holds this")
+    arguments = parser.parse_args()
     torch.manual_seed(0)
-    print("| model | recomputed | measured MB | foretold MB | error |\n|---|---|---|---|---|")
+    torch.set_num_threads(1)
+    warm = DecoderConfig(64, 32, 1, 1, 1, 32, 64, SEQ_LEN)
+    prepared(warm, "none", 1)[0]()  # so that the libraries' own memory is there before any fork
+    print(
+        "| model | micro-batches | computed again | tensors, foretold MB | measured | ratio "
+        "| process, foretold MB | measured | ratio |"
+    )
+    print("|---" * 9 + "|")
     for name, config in SHAPES.items():
-        for mode in MODES:
+        if arguments.only not in name:
+            continue
+        decoder = isinstance(config, DecoderConfig)
+        cases = [(1, "none"), *((2, mode) for mode in (MODES if decoder else MODES[:1]))]
+        for micro_batches, mode in cases:
             foretold = memory_bytes(
                 config,
                 micro_batch_tokens=ROWS * SEQ_LEN,
                 seq_len=SEQ_LEN,
-                recompute=[mode] * config.n_layers,
-            ).total
-            seen = measured(config, mode)
-            print(
-                f"| {name} | {mode} | {seen / 1e6:.1f} | {foretold / 1e6:.1f} | "
-                f"{foretold / seen - 1:+.1%} |",
-                flush=True,
+                recompute=[mode] * config.n_layers if decoder else (),
+                accumulates=micro_batches > 1,
             )
+            seen = [
+                forked(measure, config, mode, micro_batches)
+                for measure in (live_bytes, process_bytes)
+            ]
+            cells = [
+                f"{told / 1e6:.1f} | {each / 1e6:.1f} | {told / each:.2f}"
+                for told, each in zip((foretold.total, foretold.process), seen, strict=True)
+            ]
+            row = f"| {name} | {micro_batches} | {mode} | "
+            print(row + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

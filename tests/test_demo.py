@@ -19,6 +19,7 @@ from isoflop.core.ledger import Ledger
 from isoflop.core.recipe import load_recipe
 from isoflop.data.recipe import DataRecipe
 from isoflop.demo import DemoResult, base_ladder, demo, target_train
+from isoflop.demo_promise import promise_target
 from isoflop.laws import load_law
 from isoflop.loading import load
 from isoflop.models.accounting import count_parameters
@@ -175,7 +176,7 @@ def test_a_kill_between_two_promises_leaves_the_rest_to_be_made(
     plan, law = json.loads((out / "plan.json").read_text()), load_law(out / "law.json")
     started = Ledger(tmp_path / "ledger.jsonl")
     started.promise("loss", "nats per token", 3.0, 2.9, 3.1, 0.9, "made before the kill")
-    module._promise(tmp_path, law, plan)
+    promise_target(tmp_path, law, plan)
     found = Ledger(tmp_path / "ledger.jsonl").read()
     assert [p.quantity for p in found] == QUANTITIES
     assert found[0].basis == "made before the kill"

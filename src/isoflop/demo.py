@@ -7,7 +7,6 @@ same command continues an interrupted demo.
 
 from __future__ import annotations
 
-import csv
 import math
 import shutil
 from collections.abc import Mapping
@@ -21,18 +20,18 @@ from isoflop.core.clock import StageClock
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import RecipeError, RunError
 from isoflop.core.hardware import calibrate, usable_cores
-from isoflop.core.ledger import LEDGER, Ledger, Promise
+from isoflop.core.ledger import Ledger, Promise
 from isoflop.core.lock import locked
 from isoflop.core.recipe import load_recipe
 from isoflop.core.stages import Stages
 from isoflop.core.toml_write import write_recipe
 from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig, SourceKind
+from isoflop.demo_promise import promise_target, runs_of, settle
 from isoflop.laws import Law, fit, read_table
 from isoflop.laws.predict import load_law
-from isoflop.laws.track_record import read_track_record
 from isoflop.planning.budget import Budget, plan_budget
-from isoflop.planning.ladder import RUNS, computed_flops, last_metrics, run_ladder
+from isoflop.planning.ladder import computed_flops, last_metrics, run_ladder
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.planning.workers import train_in_worker, workers
 from isoflop.reporting.write import report
@@ -43,14 +42,7 @@ if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
 
 FORM = "kaplan-nd"
-RECORD = Path(__file__).with_name("demo_record.json")
-"""What the forecasts of the ladders came to on which the demo's recipe was developed."""
 VOCAB_SIZE = 1024
-LEVEL = 0.9
-SPEED_SPREAD = 0.25
-"""Half-width of the promise of seconds, as a share: shared machines change their speed."""
-MEMORY_SPREAD = 0.1
-"""Half-width of the promise of peak memory, as a share: the probe ran the same steps."""
 BYTES_PER_MINUTE: Mapping[SourceKind, int] = {"python": 2_500_000, "word-problems": 250_000}
 """Text gathered per minute of demo; one epoch of it outlasts the target on two fast cores."""
 PLAN_SECONDS, REPORT_SECONDS = 20.0, 5.0
@@ -104,10 +96,10 @@ def demo(
             ladder_recipe = load_recipe(out / "recipes" / "ladder.toml", LadderRecipe)
             run_ladder(ladder_recipe, out / "ladder", stages.stage("ladder"))
         law = _fit(out)
-        ledger = _promise(out, law, plan)
+        ledger = promise_target(out, law, plan)
         with clock.stage("target"):
             result = _train_target(out, stages.stage("target"))
-        _settle(ledger, result)
+        settle(ledger, result)
         _copy_model(out)
         with clock.stage("report"):
             stages.stage("report")
@@ -246,58 +238,6 @@ def _fit(out: Path) -> Law:
     return load_law(path)
 
 
-def _promise(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
-    """Seal what the target will come to, before it starts; once only."""
-    ledger = Ledger(out / LEDGER)
-    made = {p.quantity for p in ledger.read()} if ledger.path.exists() else set()
-
-    def promise(
-        quantity: str, unit: str, value: float, low: float, high: float, basis: str
-    ) -> None:
-        if quantity not in made:  # a kill may have come between two promises
-            ledger.promise(quantity, unit, value, low, high, LEVEL, basis)
-
-    raw = law.predict(plan["params"], plan["tokens"], LEVEL)
-    record = read_track_record(RECORD)
-    foretold = record.correct(raw)
-    basis = (
-        f"law.json: {law.form} form on {law.n_runs} runs of {RUNS} says {raw.loss:.4f}; "
-        f"{100 * (foretold.loss / raw.loss - 1):+.2f} % for the lean of "
-        f"{len(record.outcomes)} earlier ladders of this recipe"
-    )
-    promise("loss", "nats per token", foretold.loss, foretold.low, foretold.high, basis)
-    ratio = _bits_per_nat(out / "ladder")
-    promise(
-        "bits_per_byte",
-        "bits per byte",
-        foretold.loss * ratio,
-        foretold.low * ratio,
-        foretold.high * ratio,
-        basis,
-    )
-    # The ladder showed how this machine runs today against what the probes said.
-    pace = read_json(out / "stages.json")["ladder"] / plan["seconds"]["ladder"]
-    seconds = plan["seconds"]["target"] * min(2.0, max(0.5, pace))
-    promise(
-        "seconds",
-        "s",
-        seconds,
-        seconds * (1 - SPEED_SPREAD),
-        seconds * (1 + SPEED_SPREAD),
-        f"measured steps of the target, times the ladder's pace {pace:.2f}",
-    )
-    memory = plan["memory_bytes"]["total"]
-    promise(
-        "peak_memory",
-        "bytes",
-        memory,
-        memory * (1 - MEMORY_SPREAD),
-        memory * (1 + MEMORY_SPREAD),
-        "measured over a few steps of the target",
-    )
-    return ledger
-
-
 def _train_target(out: Path, progress: Progress) -> TrainResult:
     """Train the target in a fresh process on all cores, so that its memory is its own."""
     recipe = load_recipe(out / "recipes" / "target.toml", TrainRecipe)
@@ -309,19 +249,6 @@ def _train_target(out: Path, progress: Progress) -> TrainResult:
             tokens, loss = last_metrics(directory)
             progress.advance(tokens, f"loss {loss:.3f}" if tokens else "")
     return future.result()
-
-
-def _settle(ledger: Ledger, result: TrainResult) -> None:
-    outcomes = {
-        "loss": result.loss,
-        "bits_per_byte": result.bits_per_byte,
-        "seconds": result.seconds,
-        "peak_memory": float(result.peak_memory_bytes),
-    }
-    for promise in ledger.read():
-        outcome = outcomes[promise.quantity]
-        if not promise.settled and outcome is not None:
-            ledger.settle(promise.id, outcome)
 
 
 def _copy_model(out: Path) -> None:
@@ -341,7 +268,7 @@ def _summarise(
 ) -> dict[str, Any]:
     kept = {promise.quantity: promise for promise in ledger.read()}
     loss = kept["loss"]
-    ladder_flops = {row["run_id"]: float(row["flops"]) for row in _runs(out / "ladder")}
+    ladder_flops = {row["run_id"]: float(row["flops"]) for row in runs_of(out / "ladder")}
     ladder_recipe = load_recipe(out / "recipes" / "ladder.toml", LadderRecipe)
     flops = {"ladder": computed_flops(ladder_recipe, ladder_flops), "target": result.flops}
     summary = {
@@ -410,14 +337,3 @@ def _claim(out: Path, minutes: float, seed: int) -> None:
 
 def _finished(directory: Path) -> bool:
     return (directory / MANIFEST).exists()
-
-
-def _runs(ladder: Path) -> list[dict[str, str]]:
-    with open(ladder / RUNS, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _bits_per_nat(ladder: Path) -> float:
-    """Bits per byte for each nat per token: the same for all runs judged on the same text."""
-    row = _runs(ladder)[0]
-    return float(row["bits_per_byte"]) / float(row["loss"])

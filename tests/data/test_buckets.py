@@ -121,3 +121,16 @@ def test_tokens_that_will_be_added_count_in_a_batch() -> None:
     assert len(loader.batch(0, 1).ids_BT) == 3
     with pytest.raises(DataError):
         BucketLoader(split_of([39] * 30), max_len=40, batch_tokens=42, seed=0, added=3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(lengths=LENGTHS, seed=st.integers(0, 9))
+def test_stretches_are_where_the_documents_of_a_batch_stand(lengths: list[int], seed: int) -> None:
+    split = split_of(lengths)
+    loader = BucketLoader(split, max_len=40, batch_tokens=100, seed=seed)
+    for index in (0, loader.n_windows):
+        found = loader.stretches([index])[""]
+        for start, length, row in zip(
+            found.starts_N, found.lengths_N, loader.windows([index]).ids_BT, strict=True
+        ):
+            assert split.tokens[start : start + length].tolist() == row[:length].tolist()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isclose
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import IGNORED, Loader, StreamLoader, eval_windows
+from isoflop.data.loader import IGNORED, Loader, Order, StreamLoader, eval_windows
 from isoflop.data.permutation import permute
 from isoflop.data.shards import Shards, Split
 from isoflop.data.tokenizer import Tokenizer
@@ -197,3 +198,12 @@ def test_a_split_shorter_than_a_window_is_refused() -> None:
     Loader(split, 3, seed=0)
     with pytest.raises(DataError, match="4 tokens do not fill one window of 4"):
         Loader(split, 4, seed=0)
+
+
+@pytest.mark.parametrize("make", [lambda s: Loader(s, 5, 3), lambda s: StreamLoader(s, 5, 4)])
+def test_stretches_are_where_the_windows_stand(make: Callable[[Split], Order]) -> None:
+    split = random_split()
+    order = make(split)
+    found = order.stretches(range(7, 19))[""]
+    cut = [split.tokens[a : a + n] for a, n in zip(found.starts_N, found.lengths_N, strict=True)]
+    assert np.array_equal(cut, order.windows(range(7, 19)).ids_BT)

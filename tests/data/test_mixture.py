@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import Order, Windows
+from isoflop.data.loader import Order, Stretches, Windows
 from isoflop.data.mixture import (
     BLOCK_WINDOWS,
     MixtureLoader,
@@ -155,3 +156,23 @@ def test_two_sources_of_one_name_are_refused() -> None:
     for sources in (twice, []):
         with pytest.raises(DataError, match="a name of its own"):
             MixtureLoader(sources, 100)
+
+
+def test_stretches_are_told_source_by_source() -> None:
+    class Placed(Marked):
+        def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+            asked = np.asarray(indices, dtype=np.int64)
+            return {"": Stretches(asked, np.full_like(asked, self.mark))}
+
+    loader = MixtureLoader(
+        [Source(f"s{i}", Placed(i), ((0.0, weight),)) for i, weight in enumerate((0.6, 0.3, 0.1))],
+        400,
+    )
+    asked = range(70, 90)
+    dealt = loader.windows(asked).ids_BT
+    found = loader.stretches(asked)
+    for number in range(3):
+        own = found[f"s{number}"]
+        assert own.starts_N.tolist() == dealt[dealt[:, 0] == number, 1].tolist()
+        assert set(own.lengths_N.tolist()) == {number}
+    assert loader.stretches([0]).keys() == {"s0"}, "the only source of the window"

@@ -60,6 +60,24 @@ def test_bins_are_filled_as_best_fit_decreasing_fills_them_one_by_one(
 
 @settings(deadline=None)
 @given(lengths=DOCUMENTS, seq_len=st.integers(1, 25), seed=st.integers(0, 5))
+def test_stretches_are_where_the_tokens_of_the_windows_stand(
+    lengths: list[int], seq_len: int, seed: int
+) -> None:
+    split = split_of(lengths)
+    loader = PackedLoader(split, seq_len, seed)
+    asked = range(2, 2 + loader.n_windows, 2)
+    found = loader.stretches(asked)[""]
+    places = [
+        range(start, start + length)
+        for start, length in zip(found.starts_N, found.lengths_N, strict=True)
+    ]
+    told = sorted(int(split.tokens[i]) for each in places for i in each if split.tokens[i] != EOS)
+    dealt = loader.windows(asked).ids_BT
+    assert told == sorted(dealt[dealt != EOS].tolist())
+
+
+@settings(deadline=None)
+@given(lengths=DOCUMENTS, seq_len=st.integers(1, 25), seed=st.integers(0, 5))
 def test_every_token_is_dealt_once_an_epoch_with_the_label_that_follows_it(
     lengths: list[int], seq_len: int, seed: int
 ) -> None:

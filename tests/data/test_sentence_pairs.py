@@ -101,3 +101,23 @@ def test_a_batch_is_the_same_at_every_call_and_another_with_another_seed() -> No
 def test_one_document_gives_no_random_sentences_and_says_so() -> None:
     with pytest.raises(DataError, match="another document"):
         loader(split_of([50]))
+
+
+def test_stretches_hold_both_sentences_of_every_pair() -> None:
+    split = split_of([50, 9, 120, 33, 70, 2])
+    pairs = loader(split)
+    for index in range(2 * pairs.n_batches):
+        rows, found = pairs.batch(index), pairs.stretches(index)
+        cut = [
+            split.tokens[a : a + n].tobytes()
+            for a, n in zip(found.starts_N, found.lengths_N, strict=True)
+        ]
+        n_rows = len(rows.ids_BT)
+        assert len(cut) == n_rows + rows.random_B.sum()
+        others = iter(cut[n_rows:])
+        for ids, types, is_random, own in zip(
+            rows.ids_BT, rows.type_BT, rows.random_B, cut, strict=False
+        ):
+            first, second = (np.array(side, np.uint16).tobytes() for side in sides(ids, types))
+            assert first in own
+            assert second in (next(others) if is_random else own)

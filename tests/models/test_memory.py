@@ -124,3 +124,27 @@ def test_activations_of_widths_that_fill_registers_are_foretold_too(config_of):
     with calls.plain_torch():
         foretold = memory_bytes(model.config, micro_batch_tokens=TOKENS, seq_len=SEQ_LEN)
         assert foretold.activations == pytest.approx(_saved_bytes(model, 3), rel=0.02)
+
+
+@pytest.mark.parametrize("tokens", [64, 4096])
+def test_gradients_of_a_single_micro_batch_take_the_room_of_its_activations(config_of, tokens):
+    """They come as the activations go: at no time are both there."""
+    config = config_of()
+    several, single = (
+        memory_bytes(config, micro_batch_tokens=tokens, seq_len=32, accumulates=accumulates)
+        for accumulates in (True, False)
+    )
+    both = several.gradients + several.activations
+    assert single.gradients + single.activations == max(several.gradients, several.activations)
+    assert several.total - single.total == both - max(several.gradients, several.activations)
+    assert several.process - several.total == single.process - single.total > 0
+
+
+def test_recomputation_leaves_the_gaps_of_the_heap(config_of):
+    config = config_of(n_layers=4)
+    none, block = (
+        memory_bytes(config, micro_batch_tokens=4096, seq_len=32, recompute=[mode] * 4)
+        for mode in ("none", "block")
+    )
+    assert block.activations < none.activations
+    assert block.gaps == none.gaps == pytest.approx(0.15 * none.total, abs=1)

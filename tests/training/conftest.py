@@ -1,9 +1,11 @@
-"""Tiny decoders and batches, and one run of the tiny recipe that nothing interrupted."""
+"""Tiny models, batches and recipes, and runs that are interrupted or not."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -11,13 +13,19 @@ import torch
 
 from isoflop.core.recipe import load_recipe
 from isoflop.data.loader import IGNORED
-from isoflop.models.config import DecoderConfig
+from isoflop.data.shards import Shards
+from isoflop.models.config import Architecture, DecoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.models.recipe import ModelConfig
+from isoflop.training import loop
+from isoflop.training.loop import Interrupted
 from isoflop.training.objectives import TokenBatch
+from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train
-from isoflop.training.recipe import TrainRecipe
+from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 VOCAB_SIZE, SEQ_LEN = 61, 16
 
 
@@ -80,3 +88,67 @@ def batch_of() -> Callable[..., TokenBatch]:
         )
 
     return build
+
+
+@pytest.fixture(scope="session")
+def marked_recipe(marked_shards: Shards) -> Callable[..., TrainRecipe]:
+    """`marked_recipe(architecture, packing, steps, prompt)`: some steps of a tiny encoder or
+    encoder-decoder."""
+
+    def build(architecture: Architecture, packing: Any, steps: int, prompt: str) -> TrainRecipe:
+        return TrainRecipe(
+            data=DataConfig(shards=marked_shards.directory, packing=packing),
+            model=ModelConfig(architecture=architecture, d_model=32, n_layers=1),
+            optimizer=OptimizerConfig(learning_rate=5e-3, warmup_tokens=1024),
+            train=TrainConfig(
+                tokens=steps * 512, seq_len=32, global_batch_tokens=512, micro_batch_tokens=256,
+                eval_tokens=2048, evaluations=2, log_every=5, checkpoint_every=16, threads=1,
+                sample_prompts=(prompt,), tensorboard=False,
+            ),
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture
+def randomised() -> Callable[[ModelT, int], ModelT]:
+    """`randomised(model, seed)`: the model with initial weights, and no block an identity."""
+
+    def fill(model: ModelT, seed: int = 0) -> ModelT:
+        initialise(model, seed)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    parameter.normal_(0.0, 0.2, generator=draw)
+        return model
+
+    return fill
+
+
+@pytest.fixture
+def killed_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[TrainRecipe, int], tuple[Path, Path]]:
+    """`killed_and_continued(recipe, step)`: a run of one go, and one that dies within a step and
+    goes on from its last checkpoint."""
+
+    def runs(recipe: TrainRecipe, step: int) -> tuple[Path, Path]:
+        whole, calls, real = (
+            train(recipe, tmp_path / "whole").run,
+            itertools.count(1),
+            loop.apply_gradient,
+        )
+
+        def dying(optimizer: torch.optim.Optimizer, lr: float) -> None:
+            if next(calls) == step:
+                raise Interrupted(9)
+            real(optimizer, lr)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "apply_gradient", dying)
+            with pytest.raises(Interrupted):
+                train(recipe, tmp_path / "killed")
+        return whole, train(recipe, tmp_path / "killed").run
+
+    return runs

@@ -18,7 +18,7 @@ from isoflop.core.recipe import from_dict, load_recipe, to_dict
 from isoflop.data import corpus, shards, tokenizer
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.shards import Shards
-from isoflop.training.batches import open_data, step_rows
+from isoflop.training.batches import described, open_data, step_rows
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import DataConfig, MixtureSource, TrainRecipe
 
@@ -161,6 +161,39 @@ def test_buckets_deal_every_token_of_an_epoch_once_and_train(
     assert sorted(indices) == list(range(len(indices)))
     short = replace(buckets, train=replace(buckets.train, tokens=2560, evaluations=1))
     assert math.isfinite(train(short, tmp_path / "run").loss)
+
+
+@pytest.mark.parametrize("packing", ["stream", "best-fit", "buckets", "streams"])
+def test_the_documents_of_a_step_hold_its_tokens(
+    packing: Any, train_recipe: TrainRecipe, tiny_shards: Shards
+) -> None:
+    recipe = replace(train_recipe, data=DataConfig(tiny_shards.directory, packing=packing))
+    data, train_part = open_data(recipe), tiny_shards.train
+    text = train_part.tokens.astype(np.int64)
+    for step in (0, 7):
+        windows = step_rows(data.order, recipe.batch_ramp, 32, step).windows
+        (numbers,) = described(recipe, data, step)["documents"].values()
+        cuts = [text[slice(*train_part.document_starts[n : n + 2])].tobytes() for n in numbers]
+        used = set[int]()
+        for ids in windows.ids_BT:
+            ends = np.flatnonzero(ids == tiny_shards.eos_id).tolist()
+            for a, b in pairwise([0, *(e + 1 for e in ends), len(ids)]):
+                if b - a > 5:  # neither padding nor so short that it is found everywhere
+                    piece = ids[a:b][ids[a:b] != tiny_shards.eos_id].tobytes()
+                    holders = {n for n, cut in zip(numbers, cuts, strict=True) if piece in cut}
+                    assert holders
+                    used |= holders
+        assert len(used) > 0.8 * len(numbers), "no others are named"
+
+
+def test_the_documents_of_a_mixture_are_told_source_by_source(
+    mixed: TrainRecipe, small: Shards
+) -> None:
+    data = open_data(mixed)
+    early, late = (described(mixed, data, step)["documents"] for step in (0, 39))
+    assert len(early["words"]) > len(late.get("words", ()))
+    assert len(late["problems"]) > len(early.get("problems", ()))
+    assert max(late["problems"]) < small.train.n_documents
 
 
 def test_a_source_repeated_too_often_is_warned_of(

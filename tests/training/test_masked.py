@@ -20,31 +20,18 @@ from isoflop.models.config import EncoderConfig
 from isoflop.models.convert import load_model
 from isoflop.models.encoder import Encoder
 from isoflop.models.initialise import initialise
-from isoflop.models.recipe import ModelConfig
 from isoflop.training.batches import open_data
-from isoflop.training.loop import Interrupted
 from isoflop.training.masked import MaskedBatch, masked_loss, masked_targets, masked_task
 from isoflop.training.objective_recipe import ObjectiveConfig
-from isoflop.training.optimizer_recipe import OptimizerConfig
-from isoflop.training.pretrain import train
-from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
+from isoflop.training.recipe import TrainRecipe
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 
 @pytest.fixture(scope="session")
-def bert_recipe(marked_shards: Shards) -> TrainRecipe:
+def bert_recipe(marked_recipe: Callable[..., TrainRecipe]) -> TrainRecipe:
     """Forty steps of a tiny encoder with sentence pairs."""
-    return TrainRecipe(
-        data=DataConfig(shards=marked_shards.directory, packing="buckets"),
-        model=ModelConfig(architecture="bert", d_model=32, n_layers=1),
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_tokens=1024),
-        train=TrainConfig(
-            tokens=40 * 512, seq_len=32, global_batch_tokens=512, micro_batch_tokens=256,
-            eval_tokens=2048, evaluations=2, log_every=5, checkpoint_every=16, threads=1,
-            sample_prompts=("loss [MASK] model",), tensorboard=False,
-        ),
-    )  # fmt: skip
+    return marked_recipe("bert", "buckets", 40, "loss [MASK] model")
 
 
 def without_pairs(recipe: TrainRecipe, packing: str) -> TrainRecipe:
@@ -55,24 +42,22 @@ def without_pairs(recipe: TrainRecipe, packing: str) -> TrainRecipe:
     )
 
 
-def encoder(vocab_size: int, seed: int = 0, **changes: Any) -> Encoder:
-    config = EncoderConfig(vocab_size, 32, 2, 2, 64, 32, **changes)
-    model = Encoder(config)
-    initialise(model, seed)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter.normal_(0.0, 0.2, generator=draw)
-    return model
+@pytest.fixture
+def encoder_of(randomised: Callable[..., Encoder]) -> Callable[..., Encoder]:
+    """`encoder_of(vocab_size, **changes)`: a tiny encoder with random weights."""
+
+    def build(vocab_size: int, **changes: Any) -> Encoder:
+        return randomised(Encoder(EncoderConfig(vocab_size, 32, 2, 2, 64, 32, **changes)))
+
+    return build
 
 
 def test_the_loss_of_a_step_is_the_mean_over_masked_tokens_plus_the_mean_over_pairs(
-    bert_recipe: TrainRecipe,
+    bert_recipe: TrainRecipe, encoder_of: Callable[..., Encoder]
 ) -> None:
     data = open_data(bert_recipe)
     task = masked_task(bert_recipe, data)
-    model = encoder(data.vocab_size)
+    model = encoder_of(data.vocab_size)
     batches = task.batches(0)
     assert len(batches) == 2
     total = sum(task.loss(model, batch) for batch in batches)
@@ -95,11 +80,11 @@ def test_the_loss_of_a_step_is_the_mean_over_masked_tokens_plus_the_mean_over_pa
 
 @pytest.mark.parametrize("packing", ["stream", "best-fit", "buckets"])
 def test_nothing_of_another_document_reaches_a_masked_token(
-    bert_recipe: TrainRecipe, packing: str
+    bert_recipe: TrainRecipe, packing: str, encoder_of: Callable[..., Encoder]
 ) -> None:
     recipe = without_pairs(bert_recipe, packing)
     data = open_data(recipe)
-    model = encoder(data.vocab_size)
+    model = encoder_of(data.vocab_size)
     batch = next(b for b in masked_task(recipe, data).batches(0) if b.document_BT is not None)
     with torch.no_grad():
         states = model.hidden(batch.ids_BT, batch.document_BT)
@@ -139,10 +124,10 @@ def test_an_untrained_model_scores_chance(bert_recipe: TrainRecipe) -> None:
     assert scores["unigram_accuracy"] < scores["ngram_accuracy"] < 1
 
 
-def test_a_tiny_model_learns_a_planted_rule() -> None:
+def test_a_tiny_model_learns_a_planted_rule(encoder_of: Callable[..., Encoder]) -> None:
     """Every row repeats one token, so what is visible tells what is hidden."""
     vocab, draw = 21, np.random.default_rng(0)
-    model = encoder(vocab, pair_head=False)
+    model = encoder_of(vocab, pair_head=False)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
 
     def batch() -> MaskedBatch:
@@ -168,26 +153,11 @@ def test_a_tiny_model_learns_a_planted_rule() -> None:
 
 
 def test_killed_and_continued_it_ends_with_the_same_bits_and_opens_in_transformers(
-    bert_recipe: TrainRecipe, tmp_path: Path, content_of: Callable[[Path], dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+    bert_recipe: TrainRecipe, content_of: Callable[[Path], dict[str, Any]],
+    killed_and_continued: Callable[..., tuple[Path, Path]],
 ) -> None:  # fmt: skip
-    whole = train(bert_recipe, tmp_path / "whole").run
-    from isoflop.training import loop
-
-    real, calls = loop.apply_gradient, []
-
-    def dying(optimizer: torch.optim.Optimizer, lr: float) -> None:
-        calls.append(lr)
-        if len(calls) == 23:
-            raise Interrupted(9)
-        real(optimizer, lr)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "apply_gradient", dying)
-        with pytest.raises(Interrupted):
-            train(bert_recipe, tmp_path / "killed")
-    train(bert_recipe, tmp_path / "killed")
-    assert content_of(tmp_path / "killed") == content_of(whole)
+    whole, killed = killed_and_continued(bert_recipe, 23)
+    assert content_of(killed) == content_of(whole)
 
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoModelForPreTraining.from_pretrained(whole / "model").eval()
@@ -232,3 +202,23 @@ def test_targets_of_the_baselines_are_the_true_text_between_special_tokens(
     for part in parts:
         assert (words.byte_lengths[part.ids] > 0).all()
         assert part.ids.astype(np.int64).tobytes() in train_text
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_the_documents_of_a_step_hold_every_text_of_its_batch(
+    bert_recipe: TrainRecipe, pairs: bool
+) -> None:
+    recipe = bert_recipe if pairs else without_pairs(bert_recipe, "best-fit")
+    data = open_data(recipe)
+    task, text = masked_task(recipe, data), data.shards.train
+    lengths = tokenizer.load(data.tokenizer_directory).byte_lengths
+    (numbers,) = task.describe(3)["documents"].values()
+    cuts = [text.tokens[slice(*text.document_starts[n : n + 2])].tobytes() for n in numbers]
+    used = set[int]()
+    for batch in task.batches(3):
+        for part in masked_targets(batch, lengths):
+            piece = part.ids.astype(text.tokens.dtype).tobytes()
+            holders = {n for n, cut in zip(numbers, cuts, strict=True) if piece in cut}
+            assert holders
+            used |= holders
+    assert used == set(numbers)

@@ -294,15 +294,30 @@ def test_a_burst_of_the_learning_rate_is_recovered_from(
     assert result.loss == pytest.approx(unharmed, abs=0.05), "three seeds spread as far"
 
 
+def documents_of(shards: Shards, ids_BT: np.ndarray) -> list[int]:
+    """Numbers of the documents that rows are cut from, found by their tokens alone."""
+    tokens = shards.train.tokens.astype(np.int64)
+    number = np.cumsum(tokens == shards.eos_id) - (tokens == shards.eos_id)
+    width = ids_BT.shape[1]
+    places = np.lib.stride_tricks.sliding_window_view(tokens, width)
+    found: set[int] = set()
+    for row in ids_BT:
+        (start,) = np.flatnonzero((places == row).all(axis=1))
+        found |= set(number[start : start + width].tolist())
+    return sorted(found)
+
+
 def test_poisoned_batches_are_left_out_and_their_documents_named(
-    train_recipe: TrainRecipe, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    train_recipe: TrainRecipe, whole_run: Path, tiny_shards: Shards, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     draw, rows = np.random.default_rng(0), 256 // 32
-    real = Loader.batch
+    real, spoilt = Loader.batch, []
 
     def poisoned(loader: Loader, first: int, count: int) -> Any:
         windows = real(loader, first, count)
         if first // rows in (50, 51):
+            spoilt.append(windows.ids_BT)
             noise = draw.integers(1, 300, windows.ids_BT.shape)
             return replace(windows, ids_BT=noise, labels_BT=np.roll(noise, -1, axis=1))
         return windows
@@ -310,6 +325,10 @@ def test_poisoned_batches_are_left_out_and_their_documents_named(
     monkeypatch.setattr(Loader, "batch", poisoned)
     result = train(replace(train_recipe, guard=replace(GUARD, max_skips=5)), tmp_path / "run")
     assert events(result.run) == [("started", 0), ("spike", 51), ("spike", 52)]
+    told = [json.loads(r) for r in (result.run / "events.jsonl").read_text().splitlines()[1:]]
+    assert [row["batch"] for row in told] == [50, 51]
+    for row, ids_BT in zip(told, spoilt, strict=True):
+        assert row["documents"] == {"shards": documents_of(tiny_shards, ids_BT)}
     unharmed = json.loads((whole_run / "result.json").read_text())["loss"]
     assert result.loss == pytest.approx(unharmed, abs=0.05)
 

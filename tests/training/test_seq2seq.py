@@ -21,32 +21,18 @@ from isoflop.models.config import EncoderDecoderConfig
 from isoflop.models.convert import load_model
 from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.generate_target import generate_target
-from isoflop.models.initialise import initialise
-from isoflop.models.recipe import ModelConfig
-from isoflop.training import loop
 from isoflop.training.batches import open_data
-from isoflop.training.loop import Interrupted
-from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train, work_of
-from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
+from isoflop.training.recipe import DataConfig, TrainRecipe
 from isoflop.training.seq2seq import span_work, target_loss
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 
 @pytest.fixture(scope="session")
-def span_recipe(marked_shards: Shards) -> TrainRecipe:
+def span_recipe(marked_recipe: Callable[..., TrainRecipe]) -> TrainRecipe:
     """Thirty steps of a tiny encoder-decoder on packed documents."""
-    return TrainRecipe(
-        data=DataConfig(shards=marked_shards.directory, packing="best-fit"),
-        model=ModelConfig(architecture="t5", d_model=32, n_layers=1),
-        optimizer=OptimizerConfig(learning_rate=5e-3, warmup_tokens=1024),
-        train=TrainConfig(
-            tokens=30 * 512, seq_len=32, global_batch_tokens=512, micro_batch_tokens=256,
-            eval_tokens=2048, evaluations=2, log_every=5, checkpoint_every=16, threads=1,
-            sample_prompts=("loss <extra_id_0> model",), tensorboard=False,
-        ),
-    )  # fmt: skip
+    return marked_recipe("t5", "best-fit", 30, "loss <extra_id_0> model")
 
 
 @pytest.fixture(scope="session")
@@ -66,25 +52,14 @@ def pair_recipe(
     return replace(span_recipe, data=data, train=settings)
 
 
-def model_of(config: Any, seed: int = 0) -> EncoderDecoder:
-    assert isinstance(config, EncoderDecoderConfig)
-    model = EncoderDecoder(config)
-    initialise(model, seed)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                parameter.normal_(0.0, 0.2, generator=draw)
-    return model
-
-
 def test_the_loss_of_packed_documents_is_that_of_each_document_by_itself(
-    span_recipe: TrainRecipe,
+    span_recipe: TrainRecipe, randomised: Callable[..., EncoderDecoder]
 ) -> None:
     """Which also proves that none sees another: alone, there is none to be seen."""
     settings = replace(span_recipe.train, seq_len=128)
     work = work_of(replace(span_recipe, train=settings))
-    model = model_of(work.config)
+    assert isinstance(work.config, EncoderDecoderConfig)
+    model = randomised(EncoderDecoder(work.config))
     several = 0
     for batch in work.task.batches(0):
         expected, n = 0.0, 0
@@ -120,24 +95,11 @@ def test_sources_and_targets_of_a_step_hold_every_token_of_its_windows(
 
 
 def test_killed_and_continued_it_ends_with_the_same_bits_and_opens_in_transformers(
-    span_recipe: TrainRecipe, tmp_path: Path, content_of: Callable[[Path], dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
+    span_recipe: TrainRecipe, content_of: Callable[[Path], dict[str, Any]],
+    killed_and_continued: Callable[..., tuple[Path, Path]],
 ) -> None:  # fmt: skip
-    whole = train(span_recipe, tmp_path / "whole").run
-    real, calls = loop.apply_gradient, []
-
-    def dying(optimizer: torch.optim.Optimizer, lr: float) -> None:
-        calls.append(lr)
-        if len(calls) == 21:
-            raise Interrupted(9)
-        real(optimizer, lr)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "apply_gradient", dying)
-        with pytest.raises(Interrupted):
-            train(span_recipe, tmp_path / "killed")
-    train(span_recipe, tmp_path / "killed")
-    assert content_of(tmp_path / "killed") == content_of(whole)
+    whole, killed = killed_and_continued(span_recipe, 21)
+    assert content_of(killed) == content_of(whole)
     last = json.loads((whole / "evals.jsonl").read_text().splitlines()[-1])
     assert {"loss", "token_accuracy", "unigram_accuracy", "ngram_accuracy"} <= last.keys()
 
@@ -170,6 +132,42 @@ def test_pairs_are_learnt_and_written(pair_recipe: TrainRecipe, tmp_path: Path) 
     assert result.bits_per_byte is None
 
 
+def test_the_documents_of_a_step_hold_what_its_sources_keep_and_lose(
+    span_recipe: TrainRecipe,
+) -> None:
+    data = open_data(span_recipe)
+    text = data.shards.train
+    task = span_work(span_recipe, data).task
+    (numbers,) = task.describe(2)["documents"].values()
+    named = np.concatenate([text.tokens[slice(*text.document_starts[n : n + 2])] for n in numbers])
+    is_text = tokenizer.load(data.tokenizer_directory).byte_lengths > 0
+    dealt = np.concatenate(
+        [part[part >= 0] for b in task.batches(2) for part in (b.source_BS, b.labels_BT)]
+    )
+    counts = [np.bincount(ids[is_text[ids]], minlength=len(is_text)) for ids in (dealt, named)]
+    assert (counts[0] <= counts[1]).all(), "a document longer than a window is there in part"
+    several = [n for n in numbers if len(text.tokens[slice(*text.document_starts[n : n + 2])]) < 33]
+    assert len(several) > 3, "short documents are there whole"
+    for number in several:
+        start, end = text.document_starts[number : number + 2]
+        whole = np.bincount(text.tokens[start : end - 1], minlength=len(is_text))
+        assert (whole <= counts[0]).all()
+
+
+def test_the_lines_of_a_step_are_those_of_its_pairs(pair_recipe: TrainRecipe) -> None:
+    task = work_of(pair_recipe).task
+    words = tokenizer.load(pair_recipe.data.tokenizer)
+    file = pair_recipe.data.pairs.read_text().splitlines()
+    named = [json.loads(file[line - 1])["source"] for line in task.describe(5)["lines"]]
+    dealt = [
+        words.decode([i for i in row.tolist() if is_text[i]])
+        for is_text in [words.byte_lengths > 0]
+        for batch in task.batches(5)
+        for row in batch.source_BS
+    ]
+    assert sorted(dealt) == sorted(named)
+
+
 def test_pairs_that_are_missing_are_named(pair_recipe: TrainRecipe, tmp_path: Path) -> None:
     gone = replace(pair_recipe, data=replace(pair_recipe.data, pairs=tmp_path / "none.jsonl"))
     with pytest.raises(ArtifactError, match=r"none\.jsonl"):
@@ -188,5 +186,8 @@ def test_what_does_not_fit_is_refused_at_once(span_recipe: TrainRecipe) -> None:
     objective = replace(span_recipe.objective, kind="masked")
     with pytest.raises(RecipeError, match="t5 takes spans or seq2seq"):
         replace(span_recipe, objective=objective)
+    short = replace(span_recipe.train, seq_len=4, micro_batch_tokens=256)
+    with pytest.raises(RecipeError, match=r"seq_len = 4, of which .* less than one token to drop"):
+        replace(span_recipe, train=short)
     with pytest.raises(RecipeError, match=r"seq2seq and data\.pairs go together"):
         replace(span_recipe, objective=replace(objective, kind="seq2seq"))

@@ -99,7 +99,10 @@ def _document(chosen: Preset, seq_len: int) -> dict[str, Any]:
         "seq_len": seq_len,
         "training_flops_per_token": {"exact": exact, "six_n": flops_6n(config)},
         "kv_bytes_per_token": kv_bytes_per_token(config, HALF),
-        "training_memory_bytes": {**vars(memory), "total": memory.total},
+        "training_memory_bytes": {
+            **{part: size for part, size in vars(memory).items() if part != "gaps"},
+            "total": memory.total,
+        },
     }
 
 

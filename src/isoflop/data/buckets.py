@@ -6,7 +6,7 @@ documents come many at a time and little is padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import IGNORED, Order, Windows, shuffled
+from isoflop.data.loader import IGNORED, Order, Stretches, Windows, shuffled
 from isoflop.data.permutation import mix
 from isoflop.data.shards import Split
 
@@ -123,6 +123,12 @@ class BucketLoader(Order):
             labels_BT[row, : length - 1] = tokens[1:]
         padding_BT = np.arange(shape[1]) >= lengths[:, None]
         return Windows(ids_BT, labels_BT, padding_BT.astype(np.int32))
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the documents of these batches stand in the split."""
+        asked = np.asarray(indices, dtype=np.int64).ravel().tolist()
+        documents = np.concatenate([self.documents(index) for index in asked])
+        return {"": Stretches(self.split.document_starts[documents], self.lengths[documents])}
 
     def _bucket_seed(self, bucket: int) -> int:
         """Buckets of one size would otherwise be shuffled alike, and like the batches."""

@@ -9,6 +9,7 @@ of tokens, in a random order or one after the other; whole documents are dealt b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,6 +64,15 @@ class EvalWindows(Windows):
     text_bytes_by_kind: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Stretches:
+    """Tokens of a split, stretch by stretch."""
+
+    starts_N: npt.NDArray[np.int64]
+    """The first token of each."""
+    lengths_N: npt.NDArray[np.int64]
+
+
 class Order(ABC):
     """Endless windows, epoch after epoch, each a pure function of its global index.
 
@@ -80,6 +90,12 @@ class Order(ABC):
     def batch(self, first_index: int, count: int) -> Windows:
         """Windows `first_index` to `first_index + count - 1`."""
         return self.windows(np.arange(first_index, first_index + count))
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the tokens of these windows stand in their splits: by the name of the source of a
+        mixture, and under "" where there is none. Nothing where windows are not cut from splits.
+        """
+        return {}
 
 
 class Loader(Order):
@@ -103,8 +119,15 @@ class Loader(Order):
 
     def windows(self, indices: npt.ArrayLike) -> Windows:
         """The windows with these global indices."""
-        chosen = shuffled(np.asarray(indices, dtype=np.int64), self.n_windows, self.seed)
-        return Windows(*_cut(self.split, chosen * self.seq_len, self.seq_len))
+        return Windows(*_cut(self.split, self._starts(indices), self.seq_len))
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the tokens of these windows stand in the split."""
+        return equally_long(self._starts(indices), self.seq_len)
+
+    def _starts(self, indices: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        asked = np.asarray(indices, dtype=np.int64)
+        return shuffled(asked, self.n_windows, self.seed) * self.seq_len
 
 
 class StreamLoader(Order):
@@ -137,11 +160,23 @@ class StreamLoader(Order):
 
     def windows(self, indices: npt.ArrayLike) -> Windows:
         """The windows with these global indices."""
-        step, row = np.divmod(np.asarray(indices, dtype=np.int64) % self.n_windows, self.rows)
-        starts = (row * self._steps + step) * self.seq_len
-        tokens = self.split.windows(starts, self.seq_len + 1).astype(np.int64)
+        tokens = self.split.windows(self._starts(indices), self.seq_len + 1).astype(np.int64)
         ids_BT = np.ascontiguousarray(tokens[:, :-1])
         return Windows(ids_BT, tokens[:, 1:], np.zeros(ids_BT.shape, dtype=np.int32))
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the tokens of these windows stand in the split."""
+        return equally_long(self._starts(indices), self.seq_len)
+
+    def _starts(self, indices: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        step, row = np.divmod(np.asarray(indices, dtype=np.int64) % self.n_windows, self.rows)
+        starts: npt.NDArray[np.int64] = (row * self._steps + step) * self.seq_len
+        return starts
+
+
+def equally_long(starts_N: npt.NDArray[np.int64], length: int) -> Mapping[str, Stretches]:
+    """Stretches of one length in the only source."""
+    return {"": Stretches(starts_N, np.full_like(starts_N, length))}
 
 
 def shuffled(indices: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ is nearly as mixed as the whole. Nothing is drawn at random, so that the counts 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import Order, Windows
+from isoflop.data.loader import Order, Stretches, Windows
 
 BLOCK_WINDOWS = 64
 """Windows dealt together: a curriculum moves in steps of so many, and a source of smaller weight
@@ -95,12 +95,7 @@ class MixtureLoader(Order):
     def windows(self, indices: npt.ArrayLike) -> Windows:
         """The windows with these global indices, in that order."""
         asked = np.asarray(indices, dtype=np.int64)
-        source, own_index = np.empty_like(asked), np.empty_like(asked)
-        blocks, places = np.divmod(asked, BLOCK_WINDOWS)
-        for block in np.unique(blocks):
-            here = blocks == block
-            sources, indices_of = self._deal(int(block))
-            source[here], own_index[here] = sources[places[here]], indices_of[places[here]]
+        source, own_index = self._dealt_at(asked)
         rows = [np.flatnonzero(source == number) for number in range(len(self.sources))]
         parts = [
             (mine, self.sources[number].order.windows(own_index[mine]))
@@ -108,6 +103,15 @@ class MixtureLoader(Order):
             if mine.shape[0]
         ]
         return parts[0][1] if len(parts) == 1 else _in_order(parts, asked.shape[0])
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the tokens of these windows stand in the splits of their sources."""
+        source, own_index = self._dealt_at(np.asarray(indices, dtype=np.int64))
+        return {
+            self.sources[number].name: own
+            for number in np.unique(source)
+            for own in self.sources[number].order.stretches(own_index[source == number]).values()
+        }
 
     def realised(self, n_dealt: int) -> dict[str, Realised]:
         """By source, what the first `n_dealt` windows hold."""
@@ -121,6 +125,18 @@ class MixtureLoader(Order):
             source.name: Realised(int(count) / max(1, n_dealt), int(count) / source.order.n_windows)
             for source, count in zip(self.sources, counts, strict=True)
         }
+
+    def _dealt_at(
+        self, asked: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(source, index within the source) of the windows with these global indices."""
+        source, own_index = np.empty_like(asked), np.empty_like(asked)
+        blocks, places = np.divmod(asked, BLOCK_WINDOWS)
+        for block in np.unique(blocks):
+            here = blocks == block
+            sources, indices_of = self._deal(int(block))
+            source[here], own_index[here] = sources[places[here]], indices_of[places[here]]
+        return source, own_index
 
     def _deal(self, block: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(source, index within the source) of each window of a block."""

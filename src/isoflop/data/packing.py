@@ -7,13 +7,14 @@ window. Best-fit packing cuts only documents longer than a window and pays with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from isoflop.core.errors import DataError
-from isoflop.data.loader import IGNORED, Order, Windows, shuffled
+from isoflop.data.loader import IGNORED, Order, Stretches, Windows, shuffled
 from isoflop.data.permutation import permute
 from isoflop.data.shards import Split
 
@@ -100,6 +101,13 @@ class PackedLoader(Order):
         """The windows with these global indices."""
         asked = np.asarray(indices, dtype=np.int64)
         return gather(self.split, self.packing, shuffled(asked, self.n_windows, self.seed))
+
+    def stretches(self, indices: npt.ArrayLike) -> Mapping[str, Stretches]:
+        """Where the pieces of these windows stand in the split."""
+        bins = shuffled(np.asarray(indices, dtype=np.int64), self.n_windows, self.seed)
+        first, last = self.packing.bin_starts[bins], self.packing.bin_starts[bins + 1]
+        piece = np.repeat(first, last - first) + _counting(last - first)
+        return {"": Stretches(self.packing.piece_starts[piece], self.packing.piece_lengths[piece])}
 
 
 def gather(split: Split, packing: Packing, bins_B: npt.NDArray[np.int64]) -> Windows:

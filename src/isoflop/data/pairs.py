@@ -29,6 +29,8 @@ class TextPair:
 
     source: npt.NDArray[np.int64]
     target: npt.NDArray[np.int64]
+    line: int
+    """Of the file, from 1."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def read_pairs(path: Path, tokenizer: Tokenizer, longest: int) -> TextPairs:
         if not line.strip():
             continue
         source, target = _parse(line, f"{path}, line {number}")
-        pair = TextPair(*(_ids(tokenizer, text) for text in (source, target)))
+        pair = TextPair(_ids(tokenizer, source), _ids(tokenizer, target), number)
         if max(pair.source.shape[0], pair.target.shape[0]) > longest:
             too_long += 1
             continue

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from isoflop.core.errors import DataError
 from isoflop.data.buckets import BucketLoader, in_pieces
 from isoflop.data.chance import uniforms
+from isoflop.data.loader import Stretches
 from isoflop.data.shards import Split
 
 ADDED = 3
@@ -46,6 +47,10 @@ class PairMarks:
     cls_id: int
     sep_id: int
     pad_id: int
+
+
+_Pair = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int | None]
+"""A, B, and the piece that B is from where it is a random one."""
 
 
 class PairLoader:
@@ -89,10 +94,7 @@ class PairLoader:
 
     def batch(self, index: int) -> PairRows:
         """The batch with this global index."""
-        pieces = self._loader.documents(index)
-        rows_B = index // self.n_batches * self.split.n_documents + pieces
-        chance = uniforms(self.seed, "sentence pairs", rows_B, 4)
-        pairs = [self._pair(int(piece), u) for piece, u in zip(pieces, chance, strict=True)]
+        rows_B, pairs = self._pairs(index)
         width = max(a.shape[0] + b.shape[0] + ADDED for a, b, _ in pairs)
         shape = (len(pairs), width)
         ids_BT = np.full(shape, self.marks.pad_id, dtype=np.int64)
@@ -109,27 +111,41 @@ class PairLoader:
             type_BT[row, second:end] = 1
             padding_BT[row, :end] = False
             text_BT[row, 1 : second - 1] = text_BT[row, second : end - 1] = True
-        random_B = np.array([is_random for _, _, is_random in pairs], dtype=np.int64)
+        random_B = np.array([other is not None for _, _, other in pairs], dtype=np.int64)
         return PairRows(ids_BT, type_BT, padding_BT, text_BT, random_B, rows_B)
 
-    def _pair(
-        self, piece: int, chance: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], bool]:
-        """(A, B, whether B is random) of a piece; `chance` holds four numbers."""
+    def stretches(self, index: int) -> Stretches:
+        """Where the pieces that this batch is made of stand in the split."""
+        rows_B, pairs = self._pairs(index)
+        others = [other for _, _, other in pairs if other is not None]
+        pieces = np.append(rows_B % self.split.n_documents, others).astype(np.int64)
+        starts = self.split.document_starts
+        return Stretches(starts[pieces], starts[pieces + 1] - starts[pieces])
+
+    def _pairs(self, index: int) -> tuple[npt.NDArray[np.int64], list[_Pair]]:
+        """(global index of each row, its pair)."""
+        pieces = self._loader.documents(index)
+        rows_B = index // self.n_batches * self.split.n_documents + pieces
+        chance = uniforms(self.seed, "sentence pairs", rows_B, 4)
+        return rows_B, [self._pair(int(piece), u) for piece, u in zip(pieces, chance, strict=True)]
+
+    def _pair(self, piece: int, chance: npt.NDArray[np.float64]) -> _Pair:
+        """The pair of a piece; `chance` holds four numbers."""
         ids = self._tokens(piece)
         at = self._cut(ids, chance[0])
         rest = max(0, ids.shape[0] - at)
         # A piece of a single token has no second sentence of its own.
         if chance[1] >= 0.5 and rest:
-            return ids[:at], ids[at:], False
+            return ids[:at], ids[at:], None
         first, after = int(self._first[piece]), int(self._after[piece])
         others = self.split.n_documents - (after - first)
         other = int(chance[2] * others)
-        ids_other = self._tokens(other if other < first else other + after - first)
+        other += after - first if other >= first else 0
+        ids_other = self._tokens(other)
         wanted = max(1, rest)
         begin = self._cut(ids_other, chance[3]) if ids_other.shape[0] > wanted else 0
         begin = min(begin, max(0, ids_other.shape[0] - wanted))
-        return ids[:at], ids_other[begin : begin + wanted], True
+        return ids[:at], ids_other[begin : begin + wanted], other
 
     def _tokens(self, piece: int) -> npt.NDArray[np.int64]:
         """The piece's text, without the end of its document."""

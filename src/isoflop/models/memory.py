@@ -23,6 +23,10 @@ from isoflop.models.config import (
     Recompute,
 )
 
+GAPS = 0.15
+"""Gaps of glibc's heap as a share of the tensors without recomputation, which leaves smaller
+buffers and as many gaps; measured over the forms (docs/benchmarks.md)."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -33,6 +37,8 @@ class Memory:
 
     parameters: int
     gradients: int
+    """Those held beside the activations; they take the room of these where a step has a single
+    micro-batch."""
     optimizer: int
     """AdamW's two moments."""
     activations: int
@@ -40,11 +46,19 @@ class Memory:
     loss: int
     """The logits of one chunk, the last hidden states, and the gradients of these and of the
     output layer, which the chunked loss makes in its forward pass."""
+    gaps: int
+    """What a process holds besides on a CPU, in a heap that keeps freed buffers
+    (`core.process.keep_freed_buffers`): room between buffers that nothing fits into."""
 
     @property
     def total(self) -> int:
-        """All of them at once."""
+        """All tensors at once."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.loss
+
+    @property
+    def process(self) -> int:
+        """Memory of the process for training: tensors and gaps."""
+        return self.total + self.gaps
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ def memory_bytes(
     loss_chunk_tokens: int = 512,
     recompute: Sequence[Recompute] = (),
     native: bool = False,
+    accumulates: bool = True,
 ) -> Memory:
     """Foretell the bytes of training, with several documents in every sequence (the worst case).
 
@@ -80,25 +95,36 @@ def memory_bytes(
         recompute: What each layer of a decoder computes again in its backward pass; nothing when
             empty.
         native: Whether the CPU's native library is in use, which keeps no shares of attention.
+        accumulates: Whether a step has several micro-batches, so that gradients are there while a
+            forward pass is.
     """
     count = count_parameters(config)
     tokens, width = micro_batch_tokens, config.d_model
     ids = 8 * tokens  # for the gradient of the embedding
     if isinstance(config, EncoderConfig):
-        kept, ids = _encoder(config, tokens, seq_len), 3 * ids  # of positions and types too
+        whole = kept = _encoder(config, tokens, seq_len)
+        ids = 3 * ids  # of positions and types too
     elif isinstance(config, EncoderDecoderConfig):
-        kept, ids = _encoder_decoder(config, tokens, seq_len), 2 * ids
+        whole = kept = _encoder_decoder(config, tokens, seq_len)
+        ids = 2 * ids
     else:
-        kept = _decoder(config, tokens, seq_len, native)
-        kept = _recomputed(kept, config, recompute, tokens)
+        whole = _decoder(config, tokens, seq_len, native)
+        kept = _recomputed(whole, config, recompute, tokens)
         ids = 2 * ids if config.positions == "learned" else ids
     chunk = min(loss_chunk_tokens, tokens) * config.vocab_size
+    parameters = FLOAT32_BYTES * count.params_total
+    activations, unsaved = (
+        round(FLOAT32_BYTES * (tokens * each.per_token + each.fixed)) + ids
+        for each in (kept, whole)
+    )
+    loss = FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size))
     return Memory(
-        parameters=FLOAT32_BYTES * count.params_total,
-        gradients=FLOAT32_BYTES * count.params_total,
-        optimizer=2 * FLOAT32_BYTES * count.params_total,
-        activations=round(FLOAT32_BYTES * (tokens * kept.per_token + kept.fixed)) + ids,
-        loss=FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size)),
+        parameters=parameters,
+        gradients=parameters if accumulates else max(0, parameters - activations),
+        optimizer=2 * parameters,
+        activations=activations,
+        loss=loss,
+        gaps=round(GAPS * (4 * parameters + unsaved + loss)),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,15 @@ import numpy.typing as npt
 from isoflop.core.artifact import sha256_file
 from isoflop.core.errors import DataError
 from isoflop.data.buckets import BucketLoader, in_pieces
-from isoflop.data.loader import EvalWindows, Loader, Order, StreamLoader, Windows, eval_windows
+from isoflop.data.loader import (
+    EvalWindows,
+    Loader,
+    Order,
+    StreamLoader,
+    Stretches,
+    Windows,
+    eval_windows,
+)
 from isoflop.data.mixture import MixtureLoader, Source, tempered
 from isoflop.data.packing import PackedLoader
 from isoflop.data.shards import Shards, Split, open_shards
@@ -46,11 +55,29 @@ class TrainingData:
     """By source of the mixture; under "" alone where there is none."""
     vocab_size: int
     eos_id: int
-    shards: Shards
-    """The first directory."""
+    parts: Mapping[str, Shards]
+    """The directories, by source of the mixture; under "" alone where there is none."""
     tokenizer_directory: Path
     warnings: tuple[str, ...]
     """Sources that are repeated so often that it hardly helps."""
+
+    @property
+    def shards(self) -> Shards:
+        """The first directory."""
+        return next(iter(self.parts.values()))
+
+    def origin(self, found: Mapping[str, Stretches]) -> dict[str, Any]:
+        """Which training documents these stretches are of: their numbers by source of the mixture,
+        or by name of the only directory. Document n is row n, from 0, of the corpus's `train`."""
+        documents: dict[str, list[int]] = {}
+        for source, stretches in found.items():
+            shards = self.parts[source]
+            edges = shards.train.document_starts
+            first = np.searchsorted(edges, stretches.starts_N, "right") - 1
+            last = np.searchsorted(edges, stretches.starts_N + stretches.lengths_N, "left") - 1
+            numbers = {n for a, b in zip(first, last, strict=True) for n in range(a, b + 1)}
+            documents[source or shards.directory.name] = sorted(int(n) for n in numbers)
+        return {"documents": documents}
 
     def position(self, n_windows: int) -> dict[str, float]:
         """Share and epochs of each source of a mixture after so many windows."""
@@ -71,13 +98,28 @@ class StepRows:
     """Global index of each, the same in every layout of a run."""
 
 
+def step_indices(order: Order, ramp: BatchRamp, seq_len: int, step: int) -> npt.NDArray[np.int64]:
+    """The global indices that an order is asked for in a step (from 0)."""
+    if isinstance(order, BucketLoader):  # one batch a step, whatever it holds
+        return np.array([step])
+    first, count = ramp.first_token(step) // seq_len, ramp.batch_tokens(step) // seq_len
+    return np.arange(first, first + count)
+
+
 def step_rows(order: Order, ramp: BatchRamp, seq_len: int, step: int) -> StepRows:
     """The rows of the global batch of a step (from 0)."""
-    if isinstance(order, BucketLoader):  # one batch a step, whatever it holds
+    indices = step_indices(order, ramp, seq_len, step)
+    windows = order.batch(int(indices[0]), len(indices))
+    if isinstance(order, BucketLoader):
         rows_B = step // order.n_windows * order.split.n_documents + order.documents(step)
-        return StepRows(order.windows([step]), rows_B)
-    first, count = ramp.first_token(step) // seq_len, ramp.batch_tokens(step) // seq_len
-    return StepRows(order.batch(first, count), np.arange(first, first + count))
+        return StepRows(windows, rows_B)
+    return StepRows(windows, indices)
+
+
+def described(recipe: TrainRecipe, data: TrainingData, step: int) -> dict[str, Any]:
+    """Which documents the batch of a step is of."""
+    indices = step_indices(data.order, recipe.batch_ramp, recipe.train.seq_len, step)
+    return data.origin(data.order.stretches(indices))
 
 
 def micro_batches(n_rows: int, width: int, tokens: int) -> Iterator[slice]:
@@ -142,7 +184,7 @@ def open_data(recipe: TrainRecipe) -> TrainingData:
         held_out=held_out,
         vocab_size=opened[0].vocab_size,
         eos_id=opened[0].eos_id,
-        shards=opened[0],
+        parts=dict(zip(held_out, opened, strict=True)),
         tokenizer_directory=opened[0].tokenizer_directory,
         warnings=tuple(
             _warning(name, count * unique // each.n_windows, unique)

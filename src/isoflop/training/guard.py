@@ -1,4 +1,4 @@
-"""Judges each step before it reaches the weights: not finite, a spike, or fit to be taken.
+"""Judges each step before it reaches the weights: not finite, a spike, a rise, or fit to be taken.
 
 Not for acting on it: the loop (`loop.py`) leaves the step out, goes back or stops.
 """
@@ -16,6 +16,10 @@ _NORMAL_MAD = 1.4826
 _LEAST_SPREAD = 1e-3
 """Spread of the losses as a share of their median below which it is not believed: repeated data
 may be learned to near equality, where any batch would seem far off."""
+
+_LASTING = 8
+"""Steps over whose mean a rise is looked for: a step that spoilt the weights lifts many losses,
+each of them less than a batch of garbage does."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Fault:
     """Why a step must not reach the weights."""
 
     reason: str
-    """`not finite` or `spike`."""
+    """`not finite`, `spike` or `rise`."""
     loss: float
-    """Mean loss of the step, nats per token."""
+    """Mean loss of the step, of a rise that of the last steps, nats per token."""
     grad_norm: float
     median: float | None = None
     """Median loss of the steps before it."""
@@ -54,8 +58,9 @@ class Fault:
                 f"the loss ({self.loss:.4g}) or the gradient norm ({self.grad_norm:.4g}) is not "
                 "finite"
             )
+        which = f"the mean loss of {_LASTING} steps" if self.reason == "rise" else "the loss"
         return (
-            f"the loss ({self.loss:.4g}) lies {self.z:.0f} robust standard deviations above the "
+            f"{which} ({self.loss:.4g}) lies {self.z:.0f} robust standard deviations above the "
             f"median ({self.median:.4g}) of the steps before; gradient norm {self.grad_norm:.4g}"
         )
 
@@ -71,7 +76,8 @@ class Guard:
         """Why a step is to be left out; None, and it is remembered, if it may be taken.
 
         A spike is judged by the loss under weights that were fine a step ago, so a batch of
-        garbage is found before it does harm; a harmful step, by the batches after it.
+        garbage is found before it does harm. A harmful step is found by the batches after it: one
+        of them is a spike, or their mean lies half as far above the median.
         """
         state, config = self.state, self._config
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
@@ -80,10 +86,15 @@ class Guard:
         if config.spike_z and len(state.losses) >= config.window // 2:
             median = statistics.median(state.losses)
             deviation = statistics.median(abs(x - median) for x in state.losses)
-            z = (loss - median) / max(_NORMAL_MAD * deviation, _LEAST_SPREAD * abs(median))
-            if z > config.spike_z:
-                self.state = replace(state, skips=state.skips + 1)
-                return Fault("spike", loss, grad_norm, median, z)
+            spread = max(_NORMAL_MAD * deviation, _LEAST_SPREAD * abs(median))
+            last = (*state.losses, loss)[-_LASTING:]
+            for reason, found, most in (
+                ("spike", loss, config.spike_z),
+                ("rise", statistics.fmean(last), config.spike_z / 2),
+            ):
+                if (z := (found - median) / spread) > most:
+                    self.state = replace(state, skips=state.skips + 1)
+                    return Fault(reason, found, grad_norm, median, z)
         calm = state.since_rollback + 1 >= config.window
         self.state = GuardState(
             losses=(*state.losses, loss)[-config.window :],

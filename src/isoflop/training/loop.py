@@ -251,6 +251,7 @@ class _Loop(Generic[ModelT, BatchT]):
                 "step": self.state.step + 1,
                 "what": fault.what,
                 "learning_rate": lr,
+                "batch": number,
                 **self._task.describe(number),
                 "time": time.time(),
             },

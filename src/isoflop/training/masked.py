@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from isoflop.training.baselines import Targets, accuracies, train_ngram
 from isoflop.training.batches import (
     StepRows,
     TrainingData,
+    described,
     held_out_rows,
     micro_batches,
     step_rows,
@@ -105,6 +107,12 @@ class MaskedSource:
         train = self._recipe.train
         rows = step_rows(data.order, self._recipe.batch_ramp, train.seq_len, step)
         return self._masked(self._window_rows(rows))
+
+    def described(self, data: TrainingData, step: int) -> Mapping[str, Any]:
+        """Which documents the batch of a training step is of."""
+        if self.pairs is not None:
+            return data.origin({"": self.pairs.stretches(step)})
+        return described(self._recipe, data, step)
 
     def held_out(self, split: Split) -> Iterator[list[MaskedBatch]]:
         """Micro-batches of held-out rows, the same at every call."""
@@ -216,6 +224,7 @@ def masked_task(recipe: TrainRecipe, data: TrainingData) -> Task[Encoder, Masked
             {"prompt": prompt, "text": fill(model, tokenizer, prompt)}
             for prompt in recipe.train.sample_prompts
         ],
+        describe=lambda step: source.described(data, step),
     )
 
 

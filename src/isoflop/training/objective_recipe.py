@@ -56,5 +56,10 @@ def objective_problems(
         )
     if pairs and seq_len < FEWEST_TOKENS:
         yield f"train.seq_len = {seq_len}, but a pair of sentences needs {FEWEST_TOKENS} tokens"
+    if kind == "spans" and seq_len * objective.fraction < 1:
+        yield (
+            f"train.seq_len = {seq_len}, of which objective.fraction = {objective.fraction:g} is "
+            "less than one token to drop"
+        )
     if packing == "streams" and kind != "causal":
         yield f"data.packing = streams is for causal models, not for {kind}"

@@ -30,7 +30,14 @@ from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 from isoflop.models.moe import count_assigned, expert_use
-from isoflop.training.batches import HeldOut, TrainingData, micro_batches, open_data, step_rows
+from isoflop.training.batches import (
+    HeldOut,
+    TrainingData,
+    described,
+    micro_batches,
+    open_data,
+    step_rows,
+)
 from isoflop.training.execution import arrange, choose_kernels
 from isoflop.training.forecast import Forecaster
 from isoflop.training.loop import LoopConfig, run
@@ -211,6 +218,7 @@ def next_token_task(recipe: TrainRecipe, data: TrainingData) -> Task[Decoder, To
         },
         samples=samples,
         position=lambda steps: data.position(ramp.first_token(steps) // train.seq_len),
+        describe=lambda step: described(recipe, data, step),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ from isoflop.training.baselines import Targets, accuracies, train_ngram
 from isoflop.training.batches import (
     StepRows,
     TrainingData,
+    described,
     held_out_rows,
     micro_batches,
     step_rows,
@@ -125,7 +127,8 @@ def target_scores(
     byte_lengths: npt.NDArray[np.int32],
 ) -> dict[str, float]:
     """Held-out loss in nats per target token, and the share of the text among them (neither
-    sentinels nor ends) that is the likeliest given the true tokens before it."""
+    sentinels nor ends) that is the likeliest text given the true tokens before it: like the
+    baselines, the model is not asked whether the span goes on."""
     text_V = torch.from_numpy(byte_lengths > 0)
     loss, n_labels, right, n_text = 0.0, 0, 0, 0
     for batch in batches:
@@ -134,7 +137,8 @@ def target_scores(
         loss += F.cross_entropy(logits_NV, labels_N, reduction="sum").item()
         n_labels += len(labels_N)
         is_text_N = text_V[labels_N]
-        right += int((logits_NV.argmax(-1) == labels_N)[is_text_N].sum())
+        guess_N = logits_NV.masked_fill(~text_V, -torch.inf).argmax(-1)
+        right += int((guess_N == labels_N)[is_text_N].sum())
         n_text += int(is_text_N.sum())
     return {"loss": loss / n_labels, "token_accuracy": right / max(1, n_text)}
 
@@ -189,6 +193,7 @@ def span_work(recipe: TrainRecipe, data: TrainingData) -> Work:
     return _work(
         recipe, tokenizer, rows, held_out, baseline,
         (seq_len - dropped + spans + 1, dropped + spans + 1), data.warnings,
+        lambda step: described(recipe, data, step),
     )  # fmt: skip
 
 
@@ -226,11 +231,13 @@ def pair_work(recipe: TrainRecipe) -> Work:
     pairs = read_pairs(data.pairs, tokenizer, train.seq_len)
     most = max(1, train.eval_tokens // train.seq_len)
 
-    def rows(step: int) -> list[Row]:
+    def step_pairs(step: int) -> list[TextPair]:
         ramp = recipe.batch_ramp
         first, count = ramp.first_token(step), ramp.batch_tokens(step)
-        found = pairs.batch(first // train.seq_len, count // train.seq_len, train.seed)
-        return [_pair_row(pair) for pair in found]
+        return pairs.batch(first // train.seq_len, count // train.seq_len, train.seed)
+
+    def rows(step: int) -> list[Row]:
+        return [_pair_row(pair) for pair in step_pairs(step)]
 
     def held_out() -> Iterator[Row]:
         return map(_pair_row, pairs.held_out[:most])
@@ -249,7 +256,10 @@ def pair_work(recipe: TrainRecipe) -> Work:
         round(float(np.mean([len(side) for side in sides])))
         for sides in ([p.source for p in pairs.train], [p.target for p in pairs.train])
     ]
-    return _work(recipe, tokenizer, rows, held_out, baseline, (mean[0], mean[1]), warnings)
+    return _work(
+        recipe, tokenizer, rows, held_out, baseline, (mean[0], mean[1]), warnings,
+        lambda step: {"lines": sorted(pair.line for pair in step_pairs(step))},
+    )  # fmt: skip
 
 
 def _pair_row(pair: TextPair) -> Row:
@@ -268,6 +278,7 @@ def _work(
     baseline: Callable[[], NGram],
     lengths: tuple[int, int],
     warnings: tuple[str, ...],
+    describe: Callable[[int], Mapping[str, Any]],
 ) -> Work:
     train = recipe.train
     # Twice the window: a target of many short spans is longer than its text, and the model itself
@@ -310,6 +321,7 @@ def _work(
             loss=target_loss,
             evaluate=evaluate,
             samples=samples,
+            describe=describe,
         ),
         tokenizer_directory=tokenizer.directory,
         flops_per_token=flops_per_pair(config, *lengths).training / train.seq_len,
