@@ -38,7 +38,5 @@ def run_instruct(args: list[str]) -> int:
     lines += [f"  {line.strip()}" for line in bad[:_MAX_BAD_SHOWN]]
     if len(bad) > _MAX_BAD_SHOWN:
         lines.append(f"  … all {len(bad):,} in {made.directory / BAD_ROWS}")
-    print_result(
-        {"set": made.directory, **made.summary}, "\n".join(lines), arguments.json
-    )
+    print_result({"set": made.directory, **made.summary}, "\n".join(lines), arguments.json)
     return 0

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tokenizer": ("isoflop.cli.tokenizer", "train, study or extend a tokenizer"),
     "tokenize": ("isoflop.cli.tokenize", "turn a corpus into shards of tokens"),
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
+    "sft": ("isoflop.cli.sft", "fine-tune a model on instructions and conversations"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
     "laws": ("isoflop.cli.laws", "fit a law to runs, predict with it, find the optimum"),
     "plan": ("isoflop.cli.plan", "a whole run from a budget: size, data, layout, time, cost, loss"),

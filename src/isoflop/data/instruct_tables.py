@@ -88,7 +88,9 @@ def check_templates(source: InstructSource) -> None:
     """
     for template in (source.prompt_template, source.completion_template):
         try:
-            names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+            names = [
+                name for _, name, _, _ in string.Formatter().parse(template) if name is not None
+            ]
         except ValueError as error:
             raise RecipeError(f"template {template!r}: {error}", where=source.label) from None
         for name in names:

@@ -3,6 +3,7 @@ module (`instruct_problems.py`)."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 
@@ -134,16 +135,16 @@ def rank(draw: random.Random, language: Language, difficulty: int) -> Problem:
     places = draw.sample(range(len(_NAMES_EN)), 2 + difficulty)
     more, most, zh = draw.choice(_ORDERS)
     names = [(_NAMES_ZH if language == "zh" else _NAMES_EN)[place] for place in places]
-    pairs = list(zip(names, names[1:], strict=False))
+    pairs = list(itertools.pairwise(names))
     draw.shuffle(pairs)
     if language == "zh":
         facts = "，".join(f"{a}比{b}{zh}" for a, b in pairs)
         question = f"{facts}。谁最{zh}？"
-        steps = "，".join(f"{a}比{b}{zh}" for a, b in zip(names, names[1:], strict=False))
+        steps = "，".join(f"{a}比{b}{zh}" for a, b in itertools.pairwise(names))
     else:
         facts = " ".join(f"{a} is {more} than {b}." for a, b in pairs)
         question = f"{facts} Who is the {most}?"
-        steps = ", ".join(f"{a} is {more} than {b}" for a, b in zip(names, names[1:], strict=False))
+        steps = ", ".join(f"{a} is {more} than {b}" for a, b in itertools.pairwise(names))
     family = f"rank/{more}/{','.join(map(str, places))}"
     return Problem(
         "rank", family, language, question, steps, names[0], _other(draw, names, names[0])

@@ -29,7 +29,15 @@ from isoflop.version import __version__
 FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
-_FREE = ("data.shards", "train.threads", "train.micro_batch_tokens", "processes", "forecast.")
+_FREE = (
+    "data.shards",
+    "data.set",
+    "model.path",
+    "train.threads",
+    "train.micro_batch_tokens",
+    "processes",
+    "forecast.",
+)
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""
 
@@ -53,11 +61,21 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
             another recipe (naming the keys that differ).
         ArtifactError: The shards are not finished shards.
     """
-    path = directory / CONFIG
-    resolved = to_dict(recipe)
     for shards_dir in recipe.data.directories:
         read_manifest(shards_dir, "shards")
-    shards = [sha256_file(shards_dir / MANIFEST) for shards_dir in recipe.data.directories]
+    claim_for(directory, to_dict(recipe), recipe.data.directories, kind)
+
+
+def claim_for(
+    directory: Path, resolved: Mapping[str, Any], inputs: Sequence[Path], kind: str = "run"
+) -> None:
+    """`claim`, for a resolved recipe and the finished artifacts it reads, of any kind.
+
+    Raises:
+        RunError: As for `claim`.
+    """
+    path = directory / CONFIG
+    shards = [sha256_file(shards_dir / MANIFEST) for shards_dir in inputs]
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
@@ -88,7 +106,10 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
         )
     differing = list(_differences(config["recipe"], resolved))
     if config["shards_sha256"] != shards:
-        differing.append("data.shards were other shards")
+        shards_only = "shards" in resolved["data"]
+        differing.append(
+            "data.shards were other shards" if shards_only else "data.set or model.path is another"
+        )
     if differing:
         raise RunError(
             f"this {kind} was started with another recipe: " + "; ".join(differing[:5]),
@@ -99,16 +120,23 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
 
 def seal(directory: Path, recipe: TrainRecipe) -> None:
     """Hash what the finished run vouches for and write its manifest."""
+    seal_for(directory, to_dict(recipe), recipe.data.directories, recipe.train.seed)
+
+
+def seal_for(
+    directory: Path, resolved: Mapping[str, Any], inputs: Sequence[Path], seed: int
+) -> None:
+    """`seal`, for a resolved recipe and the artifacts it reads, of any kind."""
     names = [CONFIG, "result.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl"]
     files = [directory / name for name in names]
     files += sorted(p for p in (directory / "model").rglob("*") if p.is_file())
     write_manifest(
         directory,
         kind="run",
-        config=to_dict(recipe),
+        config=resolved,
         machine=machine(),
-        inputs=recipe.data.directories,
-        seed=recipe.train.seed,
+        inputs=inputs,
+        seed=seed,
         files=files,
     )
 
