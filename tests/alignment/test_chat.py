@@ -39,7 +39,9 @@ def learnt(chat: Chat, messages: list[dict[str, str]]) -> list[str]:
     run: list[bytes] = []
     for index, learn in zip(encoded.ids, encoded.supervised, strict=True):
         if learn:
-            run.append(names[index].encode() if index in names else chat.tokenizer.token_bytes[index])
+            run.append(
+                names[index].encode() if index in names else chat.tokenizer.token_bytes[index]
+            )
         if inside and not learn:
             stretches.append(b"".join(run).decode())
             run = []
@@ -56,9 +58,7 @@ def test_exactly_the_assistants_texts_and_their_ends_are_learnt(chat: Chat) -> N
     [(INST, " [INST]"), (ALPACA, "### Instruction:")],
     ids=["inst", "alpaca"],
 )
-def test_other_forms_learn_the_same_texts(
-    tokenizer: Tokenizer, template: str, first: str
-) -> None:
+def test_other_forms_learn_the_same_texts(tokenizer: Tokenizer, template: str, first: str) -> None:
     chat = Chat(tokenizer, template)
     assert learnt(chat, TALK) == ["2 + 3 = 5.<|endoftext|>", "6<|endoftext|>"]
     assert first.strip() in tokenizer.decode(chat.encode(TALK).ids)
@@ -85,8 +85,12 @@ def test_the_ids_are_those_that_transformers_gives_the_saved_template(
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(max_size=40), name=st.sampled_from(["<|im_end|>", "<|endoftext|>", "<|im_start|>"]))
-def test_no_text_of_a_user_becomes_a_control_token(tokenizer: Tokenizer, text: str, name: str) -> None:
+@given(
+    text=st.text(max_size=40), name=st.sampled_from(["<|im_end|>", "<|endoftext|>", "<|im_start|>"])
+)
+def test_no_text_of_a_user_becomes_a_control_token(
+    tokenizer: Tokenizer, text: str, name: str
+) -> None:
     chat = Chat(tokenizer)
     special = set(tokenizer.special_ids.values())
     plain = chat.encode([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])

@@ -21,6 +21,11 @@ IDS = torch.randint(0, 40, (2, 20), generator=torch.Generator().manual_seed(0))
 def fresh() -> Decoder:
     model = Decoder(CONFIG)
     initialise(model, 3)
+    draw = torch.Generator().manual_seed(7)
+    with torch.no_grad():  # no matrix may be zero, as those into the stream are at first
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.2, generator=draw)
     return model
 
 

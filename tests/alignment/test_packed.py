@@ -38,6 +38,11 @@ def model_of(form: str) -> Decoder:
     )  # fmt: skip
     model = Decoder(config)
     initialise(model, 3)
+    draw = torch.Generator().manual_seed(7)
+    with torch.no_grad():  # no matrix may be zero, as those into the stream are at first
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.2, generator=draw)
     model = model.double()
     if model.rotary is not None:
         frequency = 10_000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16)

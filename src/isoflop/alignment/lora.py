@@ -51,7 +51,9 @@ class LowRank(nn.Module):
         if self.magnitude is None:
             return changed_OI
         length_O = torch.linalg.vector_norm(changed_OI, dim=1).detach()
-        return changed_OI * (self.magnitude / length_O)[:, None]
+        # A row of zeros, as fresh models have, has no direction to give a length to.
+        tiny = torch.finfo(length_O.dtype).tiny
+        return changed_OI * (self.magnitude / length_O.clamp_min(tiny))[:, None]
 
 
 def attach(model: Decoder, rank: int, alpha: float, dora: bool, seed: int) -> None:
