@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe
+from isoflop.data.instruct_recipe import InstructRecipe
 from isoflop.data.recipe import DataRecipe
 from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
@@ -25,6 +27,8 @@ from isoflop.training.recipe import TrainRecipe
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
     "demo-data.toml": DataRecipe,
+    "instruct.toml": InstructRecipe,
+    "sft.toml": SftRecipe,
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
