@@ -8,6 +8,7 @@ and what a model wrote earlier stays the ids it was. Not for packing (`packed.py
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +25,25 @@ from isoflop.data.tokenizer import Tokenizer
 TEMPLATE_FILE = "chat_template.jinja"
 CHATML = (
     "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<|im_start|>' + call['function']['name'] + '\\n' }}"
+    "{% if call['function']['arguments'] is string %}{{ call['function']['arguments'] }}"
+    "{% else %}{{ call['function']['arguments'] | tojson }}{% endif %}"
+    "{% endfor %}"
+    "{{ '<|im_end|>\\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""ChatML, the form of Qwen: its two control tokens are in every tokenizer of ours."""
+"""ChatML, the form of Qwen: its two control tokens are in every tokenizer of ours.
+
+A call of a tool ends an assistant's turn: `<|im_start|>`, which stands nowhere else inside a turn,
+the tool's name, a new line and the arguments as JSON. A turn of the role `tool` has the result.
+"""
 INST = (
     "{% set ns = namespace(system='') %}"
     "{% for message in messages %}"
+    "{% if message['role'] == 'tool' %}{{ raise_exception('it has no form for tools') }}{% endif %}"
     "{% if message['role'] == 'system' %}"
     "{% set ns.system = '<<SYS>>\\n' + message['content'] + '\\n<</SYS>>\\n\\n' %}"
     "{% elif message['role'] == 'user' %}"
@@ -42,6 +54,7 @@ INST = (
 """The form of Llama 2 (Touvron et al. 2023), ended by our end of text."""
 ALPACA = (
     "{% for message in messages %}"
+    "{% if message['role'] == 'tool' %}{{ raise_exception('it has no form for tools') }}{% endif %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
     "{% elif message['role'] == 'user' %}"
     "{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}"
@@ -54,7 +67,9 @@ TEMPLATES: Mapping[str, str] = {"chatml": CHATML, "inst": INST, "alpaca": ALPACA
 
 # Two characters of a private plane around the number of a text: no one writes them.
 _OPEN, _CLOSE = "\U0010fffc", "\U0010fffd"
-_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_MARK = re.compile(f"{_OPEN}(\\d+)(c?){_CLOSE}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -104,12 +119,14 @@ class Chat:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         environment.globals["raise_exception"] = self._refuse
+        environment.filters["tojson"] = _as_json
         special = _special_names(tokenizer)
         try:
             self._compiled = environment.from_string(template, globals=special)
         except jinja2.TemplateError as error:
             raise self._wrong(f"the chat template is not valid: {error}") from None
         self.stop_id = self._find_stop()
+        """Ends an assistant's turn."""
 
     def segments(
         self, messages: Sequence[Mapping[str, Any]], prompt: bool = False
@@ -117,24 +134,32 @@ class Chat:
         """A conversation in parts, control tokens and texts apart.
 
         Args:
-            messages: `{role, content}`; an assistant's may have `ids`, what it was generated as
-                (without the token that ended it), which are then taken as they are.
+            messages: `{role, content}`; an assistant's may have `tool_calls` (in the form of
+                OpenAI, one at most) and `ids`, what the whole turn was generated as (without the
+                token that ended it), which are then taken as they are.
             prompt: End with what makes an assistant begin.
 
         Raises:
-            DataError: The template refuses the conversation.
+            DataError: The template refuses the conversation, a role is unknown, or a call is not
+                in that form.
         """
+        messages = [_plain(message) for message in messages]
         rendered = self._rendered(messages, prompt)
         segments: list[Segment] = []
         at, answered = 0, False
         for mark in _MARK.finditer(rendered):
-            segments += self._control(rendered[at : mark.start()], answered)
             message = messages[int(mark.group(1))]
+            is_call = bool(mark.group(2))
+            segments += self._control(rendered[at : mark.start()], answered, to_the_end=is_call)
             answered = message["role"] == "assistant"
-            ids = message.get("ids")
-            if ids is None or not answered:
-                ids = self.tokenizer.encode(message["content"])
-            segments.append(Segment(tuple(ids), answered, content=True))
+            if is_call:
+                text = _arguments(message)
+                segments.append(Segment(tuple(self.tokenizer.encode(text)), True, content=False))
+            else:
+                ids = message.get("ids") if answered else None
+                if ids is None:
+                    ids = self.tokenizer.encode(message["content"])
+                segments.append(Segment(tuple(ids), answered, content=True))
             at = mark.end()
         segments += self._control(rendered[at:], answered)
         return [segment for segment in segments if segment.ids]
@@ -180,29 +205,71 @@ class Chat:
         """The text of what a model wrote, without the token that ended it."""
         return self.tokenizer.decode(ids)
 
-    def _control(self, text: str, after_answer: bool) -> list[Segment]:
-        """The template's own text; the part up to its first special token ends an answer."""
+    def call_ids(self, tool: str) -> tuple[int, ...] | None:
+        """The ids with which an assistant begins to call a tool, a control token first; None if
+        the template has no form for calls.
+
+        Raises:
+            DataError: The tool's name is none.
+        """
+        call = {"type": "function", "function": {"name": tool, "arguments": "?"}}
+        turns: list[dict[str, Any]] = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]
+        _call_of(turns[1])
+        try:
+            opening = [s for s in self.segments(turns) if s.supervised and not s.content][0].ids
+        except DataError:
+            return None
+        return opening if opening[0] in set(self.tokenizer.special_ids.values()) else None
+
+    def result_ids(self, result: str) -> list[int]:
+        """The ids from the end of a turn that called a tool to where the assistant goes on.
+
+        Raises:
+            DataError: As `segments`.
+        """
+        turns = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "!"},
+            {"role": "tool", "content": result},
+        ]
+        segments = self.segments(turns, prompt=True)
+        last = max(number for number, segment in enumerate(segments) if segment.supervised)
+        return [index for segment in segments[last + 1 :] for index in segment.ids]
+
+    def _control(self, text: str, after_answer: bool, to_the_end: bool = False) -> list[Segment]:
+        """The template's own text; after an answer a model learns the part up to its first special
+        token, which ends the turn, or all of it before the arguments of a call."""
         ids = tuple(self.tokenizer.encode(text, special=True))
-        if not after_answer:
-            return [Segment(ids, False, content=False)]
+        if not after_answer or to_the_end:
+            return [Segment(ids, to_the_end, content=False)]
         special = set(self.tokenizer.special_ids.values())
         end = next((place for place, index in enumerate(ids) if index in special), -1) + 1
         return [Segment(ids[:end], True, False), Segment(ids[end:], False, False)]
 
     def _rendered(self, messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
-        marked = [
-            {**message, "content": f"{_OPEN}{number}{_CLOSE}"}
-            for number, message in enumerate(messages)
-        ]
+        marked, wanted = [], []
+        for number, message in enumerate(messages):
+            copy = {**message, "content": f"{_OPEN}{number}{_CLOSE}"}
+            wanted.append((str(number), ""))
+            if message.get("tool_calls"):
+                name, mark = _call_of(message)[0], f"{_OPEN}{number}c{_CLOSE}"
+                function = {"name": name, "arguments": mark}
+                copy["tool_calls"] = [{"type": "function", "function": function}]
+                wanted.append((str(number), "c"))
+            marked.append(copy)
         try:
             rendered = self._compiled.render(messages=marked, add_generation_prompt=prompt)
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
             raise self._wrong(f"the chat template refuses this conversation: {error}") from None
-        found = [int(mark.group(1)) for mark in _MARK.finditer(rendered)]
-        if found != [*range(len(messages))]:
+        found = _MARK.findall(rendered)
+        if found != wanted:
             raise self._wrong(
-                f"the chat template writes the texts {found} of {len(messages)} messages: each "
-                "must stand there once, in order"
+                f"the chat template writes the texts {[a + b for a, b in found]} of "
+                f"{[a + b for a, b in wanted]} (c: a call's arguments): each must stand there "
+                "once, in order"
             )
         return rendered
 
@@ -222,6 +289,41 @@ class Chat:
         return DataError(what, where=self._where, fix="Mend the template, or take chatml")
 
 
+def _plain(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message after checking its role, without the calls that its ids already hold."""
+    if message.get("role") not in ROLES:
+        raise DataError(f"the role {message.get('role')!r} is none of {', '.join(ROLES)}")
+    if message.get("ids") is not None and message.get("tool_calls"):
+        return {key: value for key, value in message.items() if key != "tool_calls"}
+    return message
+
+
+def _call_of(message: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and arguments of a message's one call."""
+    calls = message["tool_calls"]
+    if not isinstance(calls, list) or len(calls) != 1:
+        raise DataError("a turn may call one tool", fix="Put each call in a turn of its own")
+    call = calls[0] if isinstance(calls[0], dict) else {}
+    function = call["function"] if isinstance(call.get("function"), dict) else {}
+    name = function.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "arguments" not in function:
+        raise DataError(
+            "a call is not in the form {function: {name, arguments}}",
+            fix="A name has letters, digits, _ and -, at most 64",
+        )
+    return name, function["arguments"]
+
+
+def _arguments(message: Mapping[str, Any]) -> str:
+    given = _call_of(message)[1]
+    return given if isinstance(given, str) else _as_json(given)
+
+
+def _as_json(value: Any) -> str:
+    """As the `tojson` of transformers: no character is escaped that need not be."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def open_chat(tokenizer: Tokenizer, name: str | None = None) -> Chat:
     """The chat of a template's name or file; else of the one in the tokenizer's directory, and of
     `chatml` if there is none.
@@ -229,9 +331,9 @@ def open_chat(tokenizer: Tokenizer, name: str | None = None) -> Chat:
     Raises:
         DataError: There is no such template, or it cannot be used.
     """
-    if name in TEMPLATES:
-        return Chat(tokenizer, TEMPLATES[name], name)
     if name is not None:
+        if name in TEMPLATES:
+            return Chat(tokenizer, TEMPLATES[name], name)
         try:
             return Chat(tokenizer, Path(name).read_text(encoding="utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:

@@ -47,13 +47,14 @@ class LowRank(nn.Module):
 
     def forward(self, weight_OI: Tensor) -> Tensor:
         """The changed weight, (out, in)."""
-        changed_OI = torch.add(weight_OI, self.lora_B @ self.lora_A, alpha=self.scale)
+        changed_OI: Tensor = torch.add(weight_OI, self.lora_B @ self.lora_A, alpha=self.scale)
         if self.magnitude is None:
             return changed_OI
         length_O = torch.linalg.vector_norm(changed_OI, dim=1).detach()
         # A row of zeros, as fresh models have, has no direction to give a length to.
         tiny = torch.finfo(length_O.dtype).tiny
-        return changed_OI * (self.magnitude / length_O.clamp_min(tiny))[:, None]
+        scaled_OI: Tensor = changed_OI * (self.magnitude / length_O.clamp_min(tiny))[:, None]
+        return scaled_OI
 
 
 def attach(model: Decoder, rank: int, alpha: float, dora: bool, seed: int) -> None:
@@ -135,7 +136,9 @@ def adapters(model: Decoder) -> list[tuple[str, LowRank]]:
     found = []
     for name, module in _matrices(model):
         if parametrize.is_parametrized(module, "weight"):
-            adapter = module.parametrizations.weight[0]  # type: ignore[index,union-attr]
+            adapter = module.get_submodule("parametrizations.weight.0")
+            if not isinstance(adapter, LowRank):
+                raise TypeError(f"{name} has a parametrisation that is no adapter")
             found.append((name, adapter))
     return found
 

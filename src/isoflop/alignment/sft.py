@@ -183,7 +183,7 @@ def open_conversations(recipe: SftRecipe, chat: Chat, seq_len: int) -> SftData:
     left_out: Counter[str] = Counter()
     train = _encoded(rows, "train", recipe, chat, seq_len, left_out)
     held_out = _encoded(rows, "held_out", recipe, chat, seq_len, Counter())
-    questions = []
+    questions: list[tuple[tuple[int, ...], str, str]] = []
     for row in rows.rows("supervised", "held_out"):
         if isinstance(row.get("answer"), str) and len(questions) < recipe.train.eval_answers:
             ids = chat.prompt_ids(prompt_messages(row))
