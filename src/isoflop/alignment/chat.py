@@ -219,7 +219,7 @@ class Chat:
         ]
         _call_of(turns[1])
         try:
-            opening = [s for s in self.segments(turns) if s.supervised and not s.content][0].ids
+            opening = next(s for s in self.segments(turns) if s.supervised and not s.content).ids
         except DataError:
             return None
         return opening if opening[0] in set(self.tokenizer.special_ids.values()) else None

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the `Task` that learns assistants' turns, from recipe to result.
 
-Not for the loop itself (`training/loop.py`), for conversations as ids (`chat.py`), for packing
-(`packed.py`) nor for the adapters (`lora.py`).
+Not for the loop itself (`training/loop.py`), what is learnt (`sft_data.py`) nor the adapters
+(`lora.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +19,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isoflop.alignment.chat import Chat, Encoded, open_chat
+from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.save import save_chat_model
+from isoflop.alignment.sft_data import SftData, open_conversations
 from isoflop.alignment.sft_recipe import SftRecipe
-from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_json
+from isoflop.alignment.tools import answer
+from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.errors import DataError, RecipeError
+from isoflop.core.errors import RecipeError
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
 from isoflop.core.recipe import to_dict
 from isoflop.data.answers import is_right
-from isoflop.data.instruct import InstructSet, SplitName, file_name, open_set
-from isoflop.data.instruct_rows import conversation, prompt_messages
 from isoflop.data.loader import Windows
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters, flops_per_token
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
-from isoflop.models.generate import generate
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
@@ -49,8 +48,8 @@ from isoflop.training.step import Task
 
 EVAL_ROWS = 16
 """Windows per forward pass of an evaluation."""
+LEFT_OUT = "left_out.jsonl"
 _SAMPLES = 4
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class SftResult:
     """Weights that were trained."""
     conversations: int
     left_out: int
-    """Conversations that were not used; `events` of the set name the reasons."""
+    """Conversations that were not used, or cut; `left_out.jsonl` names them by file and line."""
     supervised_tokens: int
     """Tokens to learn in one epoch."""
     padding: float
@@ -83,18 +82,6 @@ class SftResult:
     """Share of held-out questions answered right; None if none has an answer."""
     seconds: float
     peak_memory_bytes: int
-
-
-@dataclass(frozen=True)
-class SftData:
-    """The conversations of a run, ready to learn."""
-
-    train: Conversations
-    held_out: Conversations | None
-    questions: tuple[tuple[tuple[int, ...], str, str], ...]
-    """Held-out (prompt as ids, right answer, kind of problem)."""
-    left_out: Mapping[str, int]
-    conversations: int
 
 
 def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
@@ -130,8 +117,11 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
     seq_len = train.seq_len or model.config.max_seq_len
     _check_windows(recipe, seq_len, model.config.max_seq_len)
     data = open_conversations(recipe, chat, seq_len)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in data.left_out]
+    write_atomic(out / LEFT_OUT, "".join(lines))
     if data.left_out:
-        warn("left out: " + ", ".join(f"{n} {why}" for why, n in data.left_out.items()))
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in data.counted().items())
+        warn(f"left out or cut: {counts} ({out / LEFT_OUT})")
     if recipe.lora.rank is not None:
         attach(model, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dora, train.seed)
     steps = math.ceil(train.epochs * data.train.n_windows * seq_len / train.global_batch_tokens)
@@ -158,7 +148,7 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         params_total=count_parameters(model.config).params_total,
         trained_params=trained,
         conversations=data.conversations,
-        left_out=sum(data.left_out.values()),
+        left_out=len(data.left_out),
         supervised_tokens=data.train.n_labels,
         padding=data.train.padding,
         steps=state.step,
@@ -167,70 +157,6 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )
-
-
-# --- data ----------------------------------------------------------------------------------
-
-
-def open_conversations(recipe: SftRecipe, chat: Chat, seq_len: int) -> SftData:
-    """Encode and pack the rows of a set.
-
-    Raises:
-        DataError: A conversation has nothing to learn or is too long, and the recipe says to
-            stop; up to five are named by file and line.
-    """
-    rows = open_set(recipe.data.set)
-    left_out: Counter[str] = Counter()
-    train = _encoded(rows, "train", recipe, chat, seq_len, left_out)
-    held_out = _encoded(rows, "held_out", recipe, chat, seq_len, Counter())
-    questions: list[tuple[tuple[int, ...], str, str]] = []
-    for row in rows.rows("supervised", "held_out"):
-        if isinstance(row.get("answer"), str) and len(questions) < recipe.train.eval_answers:
-            ids = chat.prompt_ids(prompt_messages(row))
-            questions.append((tuple(ids), row["answer"], str(row.get("problem", ""))))
-    seed = recipe.train.seed
-    return SftData(
-        train=Conversations(train, seq_len, seed),
-        held_out=Conversations(held_out[: recipe.train.eval_rows], seq_len, seed)
-        if held_out
-        else None,
-        questions=tuple(questions),
-        left_out=dict(sorted(left_out.items())),
-        conversations=len(train),
-    )
-
-
-def _encoded(
-    rows: InstructSet,
-    split: SplitName,
-    recipe: SftRecipe,
-    chat: Chat,
-    seq_len: int,
-    left_out: Counter[str],
-) -> list[Encoded]:
-    kept, bad = [], []
-    path = rows.directory / file_name("supervised", split)
-    for line, row in enumerate(rows.rows("supervised", split), 1):
-        # The last id of a window is a label only, hence one more than the window.
-        encoded = chat.encode(conversation(row), seq_len + 1)
-        reason = "too long" if encoded.cut and recipe.data.too_long != "cut" else ""
-        if not any(encoded.supervised[1:]):
-            reason = "with nothing to learn"
-        if not reason:
-            kept.append(encoded)
-            continue
-        left_out[reason] += 1
-        choice = recipe.data.too_long if reason == "too long" else recipe.data.unusable
-        if choice == "stop":
-            bad.append(f"{path}:{line}: {reason}")
-    if bad:
-        raise DataError(
-            f"{len(bad)} conversations cannot be learnt from: {'; '.join(bad[:_SHOWN])}",
-            where="data.set",
-            fix='Leave them out with data.unusable = "skip" or data.too_long = "skip", or '
-            "give a longer train.seq_len",
-        )
-    return kept
 
 
 def _check_windows(recipe: SftRecipe, seq_len: int, context: int) -> None:
@@ -278,10 +204,12 @@ def sft_task(recipe: SftRecipe, chat: Chat, data: SftData, seq_len: int) -> Task
         return scores | answer_scores(model, chat, data, train.max_new_tokens)
 
     def samples(model: Decoder) -> list[Mapping[str, Any]]:
-        return [
-            {"prompt": chat.decode(ids), "text": _answer(model, chat, ids, train.max_new_tokens)}
-            for ids, _, _ in data.questions[:_SAMPLES]
-        ]
+        written: list[Mapping[str, Any]] = []
+        for question in data.questions[:_SAMPLES]:
+            turn = answer(model, chat, question.prompt_ids, train.max_new_tokens)
+            asked = {"prompt": chat.decode(question.prompt_ids), "text": turn.text}
+            written.append({**asked, "calls": [vars(call) for call in turn.calls]})
+        return written
 
     return Task(batches=batches, loss=loss, evaluate=evaluate, samples=samples)
 
@@ -329,21 +257,22 @@ def held_out_loss(model: Decoder, conversations: Conversations) -> float:
 
 
 def answer_scores(model: Decoder, chat: Chat, data: SftData, most: int) -> dict[str, float]:
-    """Share of held-out questions answered right, whole and by kind of problem."""
+    """Share of held-out questions answered right, whole and by kind of problem, and the share of
+    answers in which a tool was called."""
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
-    for ids, answer, kind in data.questions:
-        asked[kind] += 1
-        right[kind] += is_right(_answer(model, chat, ids, most), answer)
-    if not asked:
+    called = 0
+    for question in data.questions:
+        turn = answer(model, chat, question.prompt_ids, most)
+        asked[question.kind] += 1
+        right[question.kind] += is_right(turn.text, question.answer)
+        called += bool(turn.calls)
+    total = asked.total()
+    if not total:
         return {}
     by_kind = {f"exact_match_{kind}": right[kind] / asked[kind] for kind in sorted(asked) if kind}
-    return {"exact_match": right.total() / asked.total(), **by_kind}
-
-
-def _answer(model: Decoder, chat: Chat, ids: Sequence[int], most: int) -> str:
-    stop = (chat.stop_id, chat.tokenizer.eos_id)
-    return chat.decode(generate(model, ids, most, stop_ids=stop))
+    scores = {"exact_match": right.total() / total, **by_kind}
+    return scores | ({"tool_calls": called / total} if called else {})
 
 
 # --- the loop ------------------------------------------------------------------------------

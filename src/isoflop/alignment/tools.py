@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from isoflop.alignment.chat import Chat
 from isoflop.core.errors import DataError
@@ -37,8 +38,8 @@ class Turn:
 
     text: str
     """Its answer: what it wrote after the last call."""
-    ids: tuple[int, ...]
-    """The answer as ids, without the token that ended it."""
+    messages: tuple[Mapping[str, Any], ...]
+    """What to append to the conversation, with ids: calls, results and the answer."""
     calls: tuple[Call, ...]
     context: tuple[int, ...]
     """The prompt and all that followed: calls, results and the answer."""
@@ -89,6 +90,7 @@ def answer(
     stop = {chat.stop_id, chat.tokenizer.eos_id}
     context, left = list(prompt_ids), max_new_tokens
     calls: list[Call] = []
+    messages: list[Mapping[str, Any]] = []
     while True:
         written = generate(
             model, context, left, temperature=temperature, seed=seed + len(calls), stop_ids=stop
@@ -97,12 +99,13 @@ def answer(
         context += written
         ended = bool(written) and written[-1] in stop
         turn = tuple(written[:-1] if ended else written)
+        messages.append({"role": "assistant", "content": chat.decode(turn), "ids": turn})
         may_call = ended and written[-1] == chat.stop_id and len(calls) < MAX_CALLS and left > 0
         call = _called(chat, turn, openings) if may_call else None
         if call is None:
             return Turn(
                 text=chat.decode(turn),
-                ids=turn,
+                messages=tuple(messages),
                 calls=tuple(calls),
                 context=tuple(context),
                 new_tokens=max_new_tokens - left,
@@ -110,6 +113,7 @@ def answer(
             )
         name, arguments = call
         calls.append(Call(name, arguments, _run(tools[name], arguments)))
+        messages.append({"role": "tool", "content": calls[-1].result})
         context += chat.result_ids(calls[-1].result)
 
 

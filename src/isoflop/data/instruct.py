@@ -21,7 +21,9 @@ from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.hardware import machine
 from isoflop.core.recipe import to_dict
 from isoflop.data.answers import is_right
+from isoflop.data.calculator import calculate
 from isoflop.data.decontaminate import find_items, read_evaluation_index
+from isoflop.data.instruct_code import CODE
 from isoflop.data.instruct_problems import NUMERIC, Generator, Problem
 from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
 from isoflop.data.instruct_rows import BadRow, Kind, checked, question_text, row_text
@@ -31,7 +33,7 @@ from isoflop.data.instruct_tasks import TASKS
 KIND = "instruct"
 SUMMARY, BAD_ROWS = "summary.json", "bad_rows.jsonl"
 SplitName = Literal["train", "held_out"]
-PROBLEMS: Mapping[str, Generator] = {**NUMERIC, **TASKS}
+PROBLEMS: Mapping[str, Generator] = {**NUMERIC, **TASKS, **CODE}
 """Kind of problem → its generator."""
 _TRIES_A_PROBLEM = 200
 """Draws in a row without a new problem before the problems of a source count as used up."""
@@ -191,21 +193,42 @@ def _generated(source: InstructSource, seed: int) -> Iterator[dict[str, Any]]:
     """Supervised and verifiable rows of each problem, then the pairs."""
     problems = [*generate(source, seed)]
     for problem in problems:
+        checked_by = {"tests": problem.tests} if problem.tests else {"answer": problem.answer}
         about = {
-            "answer": problem.answer, "problem": problem.kind, "family": problem.family,
+            **checked_by, "problem": problem.kind, "family": problem.family,
             "language": problem.language,
         }  # fmt: skip
-        pair = {"prompt": problem.question, "completion": problem.solution(), **about}
-        yield _formed(source, pair)
+        if source.work == "calculator":
+            yield {"messages": _calculated(problem), **about}
+        else:
+            pair = {"prompt": problem.question, "completion": problem.solution(), **about}
+            yield _formed(source, pair)
         yield {"prompt": problem.question, **about}
     for problem in problems[: source.preferences]:
         chosen, rejected = problem.solution(), problem.solution(problem.wrong)
-        if is_right(rejected, problem.answer):  # the checker has the last word
-            continue
+        if not problem.tests and is_right(rejected, problem.answer):
+            continue  # the checker has the last word
         yield {
             "prompt": problem.question, "chosen": chosen, "rejected": rejected,
             "problem": problem.kind, "family": problem.family, "language": problem.language,
         }  # fmt: skip
+
+
+def _calculated(problem: Problem) -> list[dict[str, Any]]:
+    """A problem solved by a call of the calculator."""
+    arguments = {"expression": problem.expression}
+    call = {"type": "function", "function": {"name": "calculator", "arguments": arguments}}
+    said = (
+        f"答案是{problem.answer}。"
+        if problem.language == "zh"
+        else f"The answer is {problem.answer}."
+    )
+    return [
+        {"role": "user", "content": problem.question},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": calculate(problem.expression)},
+        {"role": "assistant", "content": said},
+    ]
 
 
 def generate(source: InstructSource, seed: int) -> Iterator[Problem]:
@@ -283,6 +306,14 @@ def _check(recipe: InstructRecipe) -> None:
         )
     for source in recipe.sources:
         check_templates(source)
+        if source.work == "calculator":
+            for name in source.problems or tuple(PROBLEMS):
+                if not PROBLEMS[name](random.Random(0), "en", 1).expression:
+                    raise RecipeError(
+                        f"`{name}` is no calculation for work = calculator",
+                        where=source.label,
+                        fix="Name the kinds that are under problems",
+                    )
 
 
 def _stopped(bad: list[dict[str, Any]]) -> DataError:

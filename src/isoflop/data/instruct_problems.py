@@ -1,7 +1,8 @@
 """Generated problems with worked steps, in English and 中文: arithmetic, units and word problems.
 
 Texts, lists and logic stand in `instruct_tasks.py`; rows are made in `instruct.py`. What a problem
-asks is small on purpose: a model of a million parameters can learn every step.
+asks is small on purpose: a model of a million parameters can learn every step. Difficulties 1 to 4
+are numbers of one, of up to two, three and four digits, and longer lists and words.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from typing import Literal
 from isoflop.data.word_problems import worded
 
 Language = Literal["en", "zh"]
-DIFFICULTIES = (1, 2, 3)
-"""Numbers of one, of up to two and of up to three digits; longer lists and words."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,10 @@ class Problem:
     answer: str
     wrong: str
     """An answer that is near and not right."""
+    expression: str = ""
+    """What a calculator must be asked to get the answer; "" where it cannot."""
+    tests: str = ""
+    """Python that runs without an error if the answer, a program, is right; "" for all else."""
 
     def solution(self, answer: str | None = None) -> str:
         """The work and the answer (or another one in its place, in the work's last line too)."""
@@ -41,6 +44,8 @@ class Problem:
         steps = self.steps
         if answer is not None and steps.endswith(f"= {self.answer}"):
             steps = steps[: -len(self.answer)] + answer
+        if self.tests:
+            return said
         if self.language == "zh":
             return f"{steps}。答案是{said}。" if steps else f"答案是{said}。"
         return f"{steps}. The answer is {said}." if steps else f"The answer is {said}."
@@ -75,7 +80,7 @@ def _asked(
     work = f"{expression} = {value}" if steps is None else steps
     return Problem(
         kind, f"{kind}/{family}", language, form.format(expression), work, str(value),
-        near(draw, value),
+        near(draw, value), expression,
     )  # fmt: skip
 
 
@@ -158,16 +163,19 @@ def convert(draw: random.Random, language: Language, difficulty: int) -> Problem
     family = f"units/{large_en},{small_en},{many}"
     if draw.random() < 0.5:
         given, value, source, target = many, many * factor, large, small
-        steps = f"{many} × {factor} = {value}"
+        work = f"{many} × {factor}"
     else:
         given, value, source, target = many * factor, many, small, large
-        steps = f"{given} ÷ {factor} = {value}"
+        work = f"{given} ÷ {factor}"
     question = (
         f"{given}{source}是多少{target}？"
         if language == "zh"
         else f"How many {target} are {given} {source}?"
     )
-    return Problem("units", family, language, question, steps, str(value), near(draw, value))
+    return Problem(
+        "units", family, language, question, f"{work} = {value}", str(value), near(draw, value),
+        work,
+    )  # fmt: skip
 
 
 # --- word problems -------------------------------------------------------------------------

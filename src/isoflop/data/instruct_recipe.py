@@ -44,7 +44,10 @@ class InstructSource:
     languages: tuple[Literal["en", "zh"], ...] = ("en", "zh")
     """Languages, drawn evenly (generated)."""
     difficulty: tuple[int, int] = (1, 1)
-    """Least and greatest difficulty, 1 to 3: about the digits of the numbers (generated)."""
+    """Least and greatest difficulty, 1 to 4: about the digits of the numbers (generated)."""
+    work: Literal["written", "calculator"] = "written"
+    """How a problem is solved: step by step in words, or by a call of the tool `calculator`
+    (generated; with messages as form, for problems that are a calculation)."""
     count: int = 1000
     """Different problems to make, if there are as many (generated)."""
     form: Literal["messages", "prompt-completion"] = "messages"
@@ -103,9 +106,11 @@ def _problems(recipe: InstructRecipe) -> Iterator[str]:
             word = "needs a path" if source.path is None else "takes no path"
             yield f"{name}: kind {source.kind} {word}"
         low, high = source.difficulty
-        if not 1 <= low <= high <= 3:
-            yield f"{name}: difficulty {low}–{high} must rise within 1 to 3"
+        if not 1 <= low <= high <= 4:
+            yield f"{name}: difficulty {low}–{high} must rise within 1 to 4"
         if source.count < 1 or source.preferences < 0:
             yield f"{name}: count must be at least 1 and preferences at least 0"
+        if source.work == "calculator" and source.form != "messages":
+            yield f"{name}: calls of a tool need form = messages"
         if not source.languages:
             yield f"{name}: no language is given"

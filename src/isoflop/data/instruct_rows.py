@@ -1,8 +1,8 @@
 """Rows of instruction, preference, rated and verifiable data: read, checked, brought to one form.
 
 The conventions are those of TRL and the Hub: `{messages}` or `{prompt, completion}`, `{prompt,
-chosen, rejected, margin?}`, `{prompt, completion, label}`, `{prompt, answer | verifier}`, each part
-a string or a list of messages; unknown keys are kept. Not for turning them into tokens
+chosen, rejected, margin?}`, `{prompt, completion, label}`, `{prompt, answer | verifier | tests}`,
+each part a string or a list of messages; unknown keys are kept. Not for turning them into tokens
 (`alignment/chat.py`).
 """
 
@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Kind = Literal["supervised", "preference", "rated", "verifiable"]
-KINDS: tuple[Kind, ...] = ("supervised", "preference", "rated", "verifiable")
+_CHECKED_BY = ("answer", "verifier", "tests")
+"""What an answer may be judged by: the right one, a pattern, or a program's tests."""
 ROLES = ("system", "user", "assistant", "tool")
 Message = dict[str, Any]
+_TOOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class BadRow(Exception):
@@ -34,7 +36,7 @@ def kind_of(row: Mapping[str, Any]) -> Kind:
         return "rated"
     if "messages" in row or "completion" in row:
         return "supervised"
-    if "prompt" in row and ("answer" in row or "verifier" in row):
+    if "prompt" in row and any(key in row for key in _CHECKED_BY):
         return "verifiable"
     raise BadRow("no known set of keys")
 
@@ -64,7 +66,7 @@ def checked(row: Any) -> tuple[Kind, dict[str, Any]]:
         if not isinstance(row["label"], bool):
             raise BadRow("the label is neither true nor false")
     elif kind == "verifiable" and not any(
-        isinstance(row.get(key), str) and row[key].strip() for key in ("answer", "verifier")
+        isinstance(row.get(key), str) and row[key].strip() for key in _CHECKED_BY
     ):
         raise BadRow("missing answer")
     return kind, row
@@ -85,7 +87,7 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
 
 
 def prompt_messages(row: Mapping[str, Any]) -> list[Message]:
-    """The messages that come before what a model is to write.
+    """The messages up to the last of a user: what a model is to answer.
 
     Raises:
         BadRow: There is none.
@@ -93,14 +95,14 @@ def prompt_messages(row: Mapping[str, Any]) -> list[Message]:
     if "prompt" in row:
         return _prompt(row["prompt"])
     messages = conversation(row)
-    return messages[: max(i for i, m in enumerate(messages) if m["role"] == "assistant")]
+    return messages[: max(i for i, m in enumerate(messages) if m["role"] == "user") + 1]
 
 
 def check_messages(messages: Any) -> list[Message]:
     """A list of messages, as it is, after checking it.
 
-    A system message comes first if at all; users and assistants take turns, a user begins; tools
-    answer an assistant.
+    A system message comes first if at all; users and assistants take turns, a user begins; a turn
+    may call one tool (`tool_calls` in the form of OpenAI), whose result follows.
 
     Raises:
         BadRow: It is not so.
@@ -112,8 +114,9 @@ def check_messages(messages: Any) -> list[Message]:
         "start": ("system", "user"),
         "system": ("user",),
         "user": ("assistant",),
-        "assistant": ("user", "tool"),
-        "tool": ("tool", "assistant"),
+        "assistant": ("user",),
+        "calls": ("tool",),
+        "tool": ("assistant",),
     }
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
@@ -121,14 +124,29 @@ def check_messages(messages: Any) -> list[Message]:
         role, content = message["role"], message.get("content")
         if role not in allowed[before]:
             raise BadRow("broken role order")
-        if message.get("tool_calls"):
-            raise BadRow("tool calls")
+        calls = bool(message.get("tool_calls"))
+        if calls:
+            _check_calls(role, message["tool_calls"])
         if not isinstance(content, str):
             raise BadRow("content is no text")
-        if role != "system" and not content.strip():
+        if role != "system" and not content.strip() and not calls:
             raise BadRow(f"empty {role} turn")
-        before = role
+        before = "calls" if calls else role
+    if before == "calls":
+        raise BadRow("a tool call without its result")
     return messages
+
+
+def _check_calls(role: str, calls: Any) -> None:
+    call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
+    function = call.get("function") if isinstance(call, dict) else None
+    if role != "assistant" or not isinstance(function, dict):
+        raise BadRow("not one tool call of an assistant")
+    name = function.get("name")
+    if not isinstance(name, str) or not _TOOL.fullmatch(name):
+        raise BadRow("a tool call without a name")
+    if not isinstance(function.get("arguments"), str | dict):
+        raise BadRow("a tool call without arguments")
 
 
 def _prompt(value: Any) -> list[Message]:
