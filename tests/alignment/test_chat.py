@@ -55,7 +55,7 @@ def test_exactly_the_assistants_texts_and_their_ends_are_learnt(chat: Chat) -> N
 
 @pytest.mark.parametrize(
     ("template", "first"),
-    [(INST, " [INST]"), (ALPACA, "### Instruction:")],
+    [(INST, "[INST]"), (ALPACA, "### Instruction:")],
     ids=["inst", "alpaca"],
 )
 def test_other_forms_learn_the_same_texts(tokenizer: Tokenizer, template: str, first: str) -> None:
@@ -110,7 +110,7 @@ def test_a_prompt_is_the_beginning_of_the_whole_conversation(chat: Chat) -> None
 
 def test_what_a_model_wrote_stays_the_ids_it_was(chat: Chat) -> None:
     # Not the ids that the text would be encoded as: one byte each.
-    odd = list(b"apples")
+    odd = list(b"model token")
     ids = [chat.tokenizer.token_bytes.index(bytes([byte])) for byte in odd]
     text = chat.decode(ids)
     assert chat.tokenizer.encode(text) != ids

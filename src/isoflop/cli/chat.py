@@ -1,9 +1,9 @@
 """`isoflop chat`: ask a model, or have it continue a text; not for serving it to others.
 
 A model with a chat template (one of `isoflop sft`) holds a conversation: it sees the turns before,
-and may call the calculator. The base model of a demo knows questions in one form, that of the word problems it was trained on
-(`data/word_problems.py`). What looks like a question is put in that form, and what was really
-sent is shown.
+and may call the calculator. The base model of a demo knows questions in one form, that of the word
+problems it was trained on (`data/word_problems.py`). What looks like a question is put in that
+form, and what was really sent is shown.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def _asker(model: Model, arguments: ChatArguments) -> Callable[[str], Turn]:
             )
         return partial(_ask, model, arguments=arguments)
     chat = open_chat(load_tokenizer(arguments.model))
-    system = [] if arguments.system is None else [{"role": "system", "content": arguments.system}]
+    system: list[Mapping[str, Any]] = []
+    if arguments.system is not None:
+        system.append({"role": "system", "content": arguments.system})
     return partial(_say, model.decoder, chat, system, [], arguments=arguments)
 
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from isoflop.core.errors import DataError
 
 MAX_CHARACTERS, MAX_DEPTH = 200, 20
-_TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?)|([-+*/()−×÷]))")
+_TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?)|([-+*/()−×÷]))")
 _SAME = {"−": "-", "×": "*", "÷": "/"}
 
 
