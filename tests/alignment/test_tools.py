@@ -166,7 +166,7 @@ def test_a_model_without_calls_is_just_asked(chat: Chat) -> None:
 def test_a_template_without_a_form_for_calls_says_so(tokenizer: Tokenizer, template: str) -> None:
     chat = Chat(tokenizer, template)
     assert chat.call_ids("calculator") is None
-    with pytest.raises(DataError, match="tools|each must stand"):
+    with pytest.raises(DataError, match=r"tools|each must stand"):
         chat.encode(SOLVED)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,15 +24,18 @@ from isoflop.core.recipe import to_dict
 from isoflop.data.answers import is_right
 from isoflop.data.calculator import calculate
 from isoflop.data.decontaminate import find_items, read_evaluation_index
+from isoflop.data.endpoint import Endpoint
+from isoflop.data.instruct_asked import asked_rows
 from isoflop.data.instruct_code import CODE
 from isoflop.data.instruct_problems import NUMERIC, Generator, Problem
+from isoflop.data.instruct_quality import flaw
 from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
 from isoflop.data.instruct_rows import BadRow, Kind, checked, question_text, row_text
 from isoflop.data.instruct_tables import Place, check_templates, mined, read_rows
 from isoflop.data.instruct_tasks import TASKS
 
 KIND = "instruct"
-SUMMARY, BAD_ROWS = "summary.json", "bad_rows.jsonl"
+SUMMARY, BAD_ROWS, REPLIES = "summary.json", "bad_rows.jsonl", "replies.jsonl"
 SplitName = Literal["train", "held_out"]
 PROBLEMS: Mapping[str, Generator] = {**NUMERIC, **TASKS, **CODE}
 """Kind of problem → its generator."""
@@ -82,9 +86,11 @@ def instruct(recipe: InstructRecipe, out: Path) -> InstructSet:
     """
     _check(recipe)
     gathered = _Gathered()
+    journal = out.with_name(f".{out.name}.{REPLIES}")
+    _recall(out / REPLIES, journal)
     for source in recipe.sources:
-        for place, made in _rows(source, recipe.seed):
-            gathered.add(place, made, recipe.max_characters)
+        for place, made in _rows(source, recipe.seed, journal):
+            gathered.add(place, made, recipe, source.kind != "generated")
     if gathered.bad and recipe.on_bad_row == "stop":
         raise _stopped(gathered.bad)
     splits = _split(recipe, gathered)
@@ -105,11 +111,20 @@ def instruct(recipe: InstructRecipe, out: Path) -> InstructSet:
         bad = [json.dumps(row, ensure_ascii=False) + "\n" for row in gathered.bad]
         (aside / BAD_ROWS).write_text("".join(bad), encoding="utf-8")
         write_json(aside / SUMMARY, _summary(gathered, splits))
+        if journal.exists():
+            shutil.copyfile(journal, aside / REPLIES)
         seal(
             aside, kind=KIND, config=to_dict(recipe), machine=machine(), seed=recipe.seed,
             inputs=[source.path for source in recipe.sources if source.path is not None],
         )  # fmt: skip
+    journal.unlink(missing_ok=True)
     return open_set(out)
+
+
+def _recall(replies: Path, journal: Path) -> None:
+    """Begin with the replies of the set to be replaced, unless a killed run left its own."""
+    if replies.exists() and not journal.exists():
+        shutil.copyfile(replies, journal)
 
 
 # --- rows ----------------------------------------------------------------------------------
@@ -132,15 +147,18 @@ class _Gathered:
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
     seen: set[bytes] = field(default_factory=set)
 
-    def add(self, place: Place, made: Any, max_characters: int) -> None:
+    def add(self, place: Place, made: Any, recipe: InstructRecipe, look: bool) -> None:
         """Check a row and keep it, or its place and the reason."""
         try:
             if isinstance(made, BadRow):
                 raise made
             kind, row = checked(made)
             text = row_text(row)
-            if len(text) > max_characters:
+            if len(text) > recipe.max_characters:
                 raise BadRow("too long")
+            judged = look and recipe.drop_flawed and kind in ("supervised", "preference")
+            if judged and (found := flaw(row)) is not None:
+                raise BadRow(found)
             key = hashlib.sha256(f"{kind}\n{' '.join(text.split())}".encode()).digest()
             if key in self.seen:
                 raise BadRow("duplicate")
@@ -158,10 +176,17 @@ class _Gathered:
         self.dropped.setdefault(source, Counter())[reason] += 1
 
 
-def _rows(source: InstructSource, seed: int) -> Iterator[tuple[Place, Any]]:
+def _rows(source: InstructSource, seed: int, journal: Path) -> Iterator[tuple[Place, Any]]:
     if source.kind == "generated":
         for number, row in enumerate(_generated(source, seed), 1):
             yield Place(source.label, source.label, number), row
+        return
+    if source.endpoint is not None:
+        endpoint = Endpoint(source.endpoint, journal)
+        for number, row in asked_rows(source, endpoint, seed):
+            where = source.endpoint.url if source.kind == "self-instruct" else str(source.path)
+            formed = row if isinstance(row, BadRow) else _formed(source, row)
+            yield Place(source.label, where, number), formed
         return
     for line, row in read_rows(source):
         place = Place(source.label, str(source.path), line)

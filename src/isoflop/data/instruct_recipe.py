@@ -12,8 +12,13 @@ from typing import Literal
 
 from isoflop.core.errors import RecipeError
 from isoflop.data.duplicates_recipe import DecontaminateConfig
+from isoflop.data.endpoint import EndpointConfig, endpoint_problems
 
-InstructKind = Literal["jsonl", "question-answers", "generated"]
+InstructKind = Literal[
+    "jsonl", "question-answers", "generated", "self-instruct", "back-translation"
+]
+ASKED = ("self-instruct", "back-translation")
+"""Kinds whose rows an endpoint writes."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class InstructSource:
 
     kind: InstructKind
     """jsonl: rows in one of the forms, written by hand or elsewhere; question-answers: a table
-    (JSONL, Parquet) whose columns are named; generated: problems made by rule."""
+    (JSONL, Parquet) whose columns are named; generated: problems made by rule; self-instruct: new
+    tasks asked of an endpoint, after the examples of a file of rows; back-translation:
+    instructions asked of an endpoint for the `text` of each row of a file."""
     name: str | None = None
     """Name of the source in the rows and the summary; its kind when omitted."""
     path: Path | None = None
-    """The file to read (jsonl, question-answers), relative to the recipe."""
+    """The file to read (all kinds but generated), relative to the recipe."""
     question: str = "question"
     """Column that holds the question (question-answers)."""
     answer: str = "answer"
@@ -49,11 +56,19 @@ class InstructSource:
     """How a problem is solved: step by step in words, or by a call of the tool `calculator`
     (generated; with messages as form, for problems that are a calculation)."""
     count: int = 1000
-    """Different problems to make, if there are as many (generated)."""
+    """Different problems or rows to make, if there are as many (generated, self-instruct,
+    back-translation)."""
     form: Literal["messages", "prompt-completion"] = "messages"
-    """How supervised rows are written (question-answers, generated)."""
+    """How supervised rows are written (all kinds but jsonl)."""
     preferences: int = 0
     """Pairs of a right and a wrong solution to write beside them (generated)."""
+    endpoint: EndpointConfig | None = None
+    """The model that is asked (self-instruct, back-translation)."""
+    most_alike: float = 0.7
+    """ROUGE-L with an earlier instruction from which on a new one is dropped (self-instruct)."""
+    least_rating: int | None = None
+    """Have the endpoint rate each row from 1 to 5 and drop those below (self-instruct,
+    back-translation)."""
 
     @property
     def label(self) -> str:
@@ -75,6 +90,9 @@ class InstructRecipe:
     """Kinds of problem that are kept out of training as a whole."""
     max_characters: int = 20_000
     """Longer rows are left out and counted."""
+    drop_flawed: bool = True
+    """Leave out answers that repeat themselves or their question, have broken characters, or speak
+    of being a language model; generated problems are not looked at."""
     on_bad_row: Literal["skip", "stop"] = "skip"
     """A row that cannot be used: list it and go on, or list all and stop."""
     decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
@@ -112,5 +130,14 @@ def _problems(recipe: InstructRecipe) -> Iterator[str]:
             yield f"{name}: count must be at least 1 and preferences at least 0"
         if source.work == "calculator" and source.form != "messages":
             yield f"{name}: calls of a tool need form = messages"
+        if (source.endpoint is None) == (source.kind in ASKED):
+            word = "needs" if source.endpoint is None else "takes no"
+            yield f"{name}: kind {source.kind} {word} an endpoint"
+        if source.endpoint is not None:
+            yield from (f"{name}: {problem}" for problem in endpoint_problems(source.endpoint))
+        if not 0 < source.most_alike <= 1:
+            yield f"{name}: most_alike = {source.most_alike} is outside (0, 1]"
+        if source.least_rating is not None and not 1 <= source.least_rating <= 5:
+            yield f"{name}: least_rating = {source.least_rating} is outside 1 to 5"
         if not source.languages:
             yield f"{name}: no language is given"
