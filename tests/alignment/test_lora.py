@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from isoflop.alignment.lora import adapters, attach, load_adapter, merge, save_adapter
+from isoflop.alignment.lora import TARGETS, adapters, attach, load_adapter, merge, save_adapter
 from isoflop.alignment.sft_recipe import LoraConfig
 from isoflop.models.config import DecoderConfig
+from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 
@@ -81,3 +82,28 @@ def test_a_saved_adapter_comes_back(dora: bool, tmp_path: Path) -> None:
     other = fresh()
     load_adapter(other, tmp_path / "a")
     assert torch.equal(other(IDS), model(IDS))
+
+
+@pytest.mark.slow  # importing peft takes longer than all else here
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers by an old name
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_peft_opens_it_and_computes_the_same(dora: bool, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    save_model(fresh(), tmp_path / "base")
+    model = changed(dora)
+    save_adapter(model, tmp_path / "adapter", LoraConfig(4, 8.0, dora), tmp_path / "base")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    theirs = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        assert (theirs(IDS).logits - model(IDS)).abs().max() <= 1e-5
+        merged = theirs.merge_and_unload()
+        merge(model)
+        assert (merged(IDS).logits - model(IDS)).abs().max() <= 1e-5
+    # And theirs opens here.
+    other = fresh()
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(r=4, lora_alpha=8, use_dora=dora, target_modules=list(TARGETS))
+    peft.get_peft_model(base, settings).save_pretrained(tmp_path / "theirs")
+    load_adapter(other, tmp_path / "theirs")
+    assert (other(IDS) - fresh()(IDS)).abs().max() <= 1e-5

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,22 +11,27 @@ from isoflop.alignment.chat import Encoded
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.sft import SftBatch, batch_of
 from isoflop.core.errors import DataError
+from isoflop.data.loader import IGNORED, Windows
 from isoflop.models import decoder as decoder_module
 from isoflop.models.config import DECODER_FORMS, DecoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.training import step as step_module
 from isoflop.training.objectives import next_token_loss
-from isoflop.training.step import Task, compute_gradient
+from isoflop.training.step import Task
 
 SEQ = 24
 VOCAB = 40
+END = 39
 
 
 def talks(lengths: list[int], seed: int = 0) -> list[Encoded]:
-    """Conversations of random ids: a third asked, the rest answered."""
+    """Conversations of random ids and an end: a third asked, the rest answered."""
     draw = np.random.default_rng(seed)
     return [
-        Encoded(tuple(draw.integers(0, VOCAB, n).tolist()), tuple(i >= n // 3 for i in range(n)))
+        Encoded(
+            (*draw.integers(0, VOCAB, n - 1).tolist(), END), tuple(i >= n // 3 for i in range(n))
+        )
         for n in lengths
     ]
 
@@ -58,7 +64,7 @@ def gradient(model: Decoder, batches: list[SftBatch]) -> torch.Tensor:
         batches=lambda step: batches, loss=next_token_loss,
         evaluate=lambda model: {}, samples=lambda model: [],
     )  # fmt: skip
-    compute_gradient(model, task, 0, 1e9)
+    step_module.compute_gradient(model, task, 0, 1e9)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -94,36 +100,73 @@ def test_the_packed_gradient_is_that_of_the_documents_apart(form: str) -> None:
     assert (packed - separate).abs().max() <= 1e-12
 
 
-def test_without_document_boundaries_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_documents(patch: pytest.MonkeyPatch) -> None:
     original = Decoder.routed
-    monkeypatch.setattr(
+    patch.setattr(
         Decoder, "routed", lambda self, ids, document=None, cache=None: original(self, ids)
     )
-    packed, separate = packed_gradient("qwen3", LENGTHS)
-    assert (packed - separate).abs().max() > 1e-4
 
 
-def test_without_restarted_positions_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Learned positions: of rotary ones only distances count.
-    monkeypatch.setattr(
+def run_positions_on(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
         decoder_module, "positions_in_documents",
         lambda document: torch.arange(document.shape[1]).expand(document.shape),
     )  # fmt: skip
-    packed, separate = packed_gradient("gpt2", LENGTHS)
+
+
+def learn_prompts(patch: pytest.MonkeyPatch) -> None:
+    original = Conversations.__init__
+
+    def everything(self: Any, encoded: Any, *args: Any, **options: Any) -> None:
+        whole = [replace(each, supervised=(True,) * len(each.ids)) for each in encoded]
+        original(self, whole, *args, **options)
+
+    patch.setattr(Conversations, "__init__", everything)
+
+
+def mask_by_comparing_ids(patch: pytest.MonkeyPatch) -> None:
+    """Padding is the end of a text, and where that stands nothing is learnt."""
+    original = Conversations.at
+
+    def without_ends(self: Any, bins: Any) -> Windows:
+        rows = original(self, bins)
+        return replace(rows, labels_BT=np.where(rows.labels_BT == END, IGNORED, rows.labels_BT))
+
+    patch.setattr(Conversations, "at", without_ends)
+
+
+def average_means(patch: pytest.MonkeyPatch) -> None:
+    """Each micro-batch by the mean over its own tokens, as if they all had as many."""
+    patch.setattr(
+        step_module, "compute_gradient",
+        lambda model, task, step, clip: [
+            (task.loss(model, batch) / batch.n_valid / len(task.batches(0))).backward()
+            for batch in task.batches(0)
+        ],
+    )  # fmt: skip
+
+
+MUTANTS = {
+    "no document boundary": (forget_documents, "qwen3"),
+    # Learned positions: of rotary ones only distances count.
+    "positions not restarted": (run_positions_on, "gpt2"),
+    "prompt in the loss": (learn_prompts, "qwen3"),
+    "pad = EOS": (mask_by_comparing_ids, "qwen3"),
+    "mean of micro-batch means": (average_means, "qwen3"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_comparison_fails_for_each_known_mistake(
+    mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, form = MUTANTS[mutant]
+    spoil(monkeypatch)
+    packed, separate = packed_gradient(form, LENGTHS)
     assert (packed - separate).abs().max() > 1e-4
 
 
-def test_with_prompts_in_the_loss_it_is_not() -> None:
-    encoded = talks(LENGTHS)
-    all_of_it = [replace(each, supervised=(True,) * len(each.ids)) for each in encoded]
-    windows = Conversations(all_of_it, SEQ, seed=1)
-    model = model_of("qwen3")
-    rows = windows.at(np.arange(windows.n_windows))
-    packed = gradient(model, [batch_of(rows, slice(None))])
-    assert (packed - apart(encoded, model)).abs().max() > 1e-4
-
-
-def test_micro_batches_weigh_by_their_tokens_and_their_mean_of_means_would_differ() -> None:
+def test_one_batch_is_its_micro_batches() -> None:
     encoded = talks(LENGTHS)
     windows = Conversations(encoded, SEQ, seed=1)
     rows = windows.at(np.arange(windows.n_windows))
@@ -131,8 +174,6 @@ def test_micro_batches_weigh_by_their_tokens_and_their_mean_of_means_would_diffe
     whole = gradient(model, [batch_of(rows, slice(None))])
     parts = [batch_of(rows, slice(i, i + 1)) for i in range(windows.n_windows)]
     assert (gradient(model, parts) - whole).abs().max() <= 1e-12
-    means = sum(gradient(model, [part]) for part in parts) / len(parts)
-    assert (means - whole).abs().max() > 1e-4
 
 
 def test_changing_the_first_document_leaves_the_seconds_logits_bit_equal() -> None:
