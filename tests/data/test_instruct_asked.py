@@ -252,7 +252,7 @@ def test_likeness_is_that_of_the_longest_common_subsequence() -> None:
 
 
 def test_an_endpoint_belongs_to_sources_that_ask_one(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="self-instruct needs an endpoint"):
+    with pytest.raises(RecipeError, match=r"self-instruct needs an endpoint\.url"):
         InstructRecipe((InstructSource("self-instruct", path=tmp_path),))
     broken = EndpointConfig("localhost", "m")
     with pytest.raises(RecipeError, match="must begin with http"):

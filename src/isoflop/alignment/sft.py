@@ -23,7 +23,7 @@ from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.save import save_chat_model
-from isoflop.alignment.sft_data import SftData, open_conversations
+from isoflop.alignment.sft_data import SftData, open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer
 from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
@@ -205,10 +205,10 @@ def sft_task(recipe: SftRecipe, chat: Chat, data: SftData, seq_len: int) -> Task
 
     def samples(model: Decoder) -> list[Mapping[str, Any]]:
         written: list[Mapping[str, Any]] = []
-        for question in data.questions[:_SAMPLES]:
+        for question in spread(data.questions, _SAMPLES):
             turn = answer(model, chat, question.prompt_ids, train.max_new_tokens)
-            asked = {"prompt": chat.decode(question.prompt_ids), "text": turn.text}
-            written.append({**asked, "calls": [vars(call) for call in turn.calls]})
+            calls = "".join(f"[{c.name} {c.arguments} → {c.result}] " for c in turn.calls)
+            written.append({"prompt": chat.decode(question.prompt_ids), "text": calls + turn.text})
         return written
 
     return Task(batches=batches, loss=loss, evaluate=evaluate, samples=samples)

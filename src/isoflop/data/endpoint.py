@@ -30,11 +30,11 @@ _CHARACTERS_A_TOKEN = 4
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """A server of chat completions (`[sources.endpoint]`)."""
+    """A server of chat completions (`[sources.endpoint]`; none without a url)."""
 
-    url: str
+    url: str = ""
     """Up to and with the version: `http://localhost:8000/v1`."""
-    model: str
+    model: str = ""
     """The name the server knows the model by."""
     key_variable: str | None = None
     """Environment variable that holds the key; none is sent when not given."""
@@ -57,6 +57,8 @@ def endpoint_problems(config: EndpointConfig) -> list[str]:
     problems = []
     if not config.url.startswith(("http://", "https://")):
         problems.append(f"endpoint.url = {config.url} must begin with http:// or https://")
+    if not config.model:
+        problems.append("endpoint.model must name the model")
     for name in ("max_tokens", "budget_tokens", "parallel", "timeout_seconds"):
         if not getattr(config, name) > 0:
             problems.append(f"endpoint.{name} = {getattr(config, name)} must be positive")

@@ -181,7 +181,7 @@ def _rows(source: InstructSource, seed: int, journal: Path) -> Iterator[tuple[Pl
         for number, row in enumerate(_generated(source, seed), 1):
             yield Place(source.label, source.label, number), row
         return
-    if source.endpoint is not None:
+    if source.endpoint.url:
         endpoint = Endpoint(source.endpoint, journal)
         for number, row in asked_rows(source, endpoint, seed):
             where = source.endpoint.url if source.kind == "self-instruct" else str(source.path)

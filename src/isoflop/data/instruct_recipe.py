@@ -62,7 +62,7 @@ class InstructSource:
     """How supervised rows are written (all kinds but jsonl)."""
     preferences: int = 0
     """Pairs of a right and a wrong solution to write beside them (generated)."""
-    endpoint: EndpointConfig | None = None
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     """The model that is asked (self-instruct, back-translation)."""
     most_alike: float = 0.7
     """ROUGE-L with an earlier instruction from which on a new one is dropped (self-instruct)."""
@@ -130,10 +130,10 @@ def _problems(recipe: InstructRecipe) -> Iterator[str]:
             yield f"{name}: count must be at least 1 and preferences at least 0"
         if source.work == "calculator" and source.form != "messages":
             yield f"{name}: calls of a tool need form = messages"
-        if (source.endpoint is None) == (source.kind in ASKED):
-            word = "needs" if source.endpoint is None else "takes no"
-            yield f"{name}: kind {source.kind} {word} an endpoint"
-        if source.endpoint is not None:
+        if bool(source.endpoint.url) != (source.kind in ASKED):
+            word = "takes no" if source.endpoint.url else "needs an"
+            yield f"{name}: kind {source.kind} {word} endpoint.url"
+        if source.endpoint.url:
             yield from (f"{name}: {problem}" for problem in endpoint_problems(source.endpoint))
         if not 0 < source.most_alike <= 1:
             yield f"{name}: most_alike = {source.most_alike} is outside (0, 1]"
