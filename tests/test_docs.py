@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
     "demo-data.toml": DataRecipe,
     "instruct.toml": InstructRecipe,
+    "instruct-tools.toml": InstructRecipe,
     "sft.toml": SftRecipe,
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
