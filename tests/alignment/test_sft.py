@@ -15,7 +15,7 @@ from isoflop.alignment.sft import LEFT_OUT, SftBatch, sft
 from isoflop.alignment.sft_data import open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer
-from isoflop.core.errors import DataError, RecipeError, RunError
+from isoflop.core.errors import ArtifactError, DataError, RecipeError, RunError
 from isoflop.core.recipe import load_recipe
 from isoflop.data.instruct import instruct
 from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
@@ -238,6 +238,17 @@ def test_windows_must_fit_the_model_and_the_batch(recipe: SftRecipe, tmp_path: P
     long = replace(recipe, train=replace(recipe.train, seq_len=256))
     with pytest.raises(RecipeError, match="exceeds the model's context of 128"):
         sft(long, tmp_path / "run")
+
+
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(
+    recipe: SftRecipe, tmp_path: Path
+) -> None:
+    none = replace(recipe, data=replace(recipe.data, set=tmp_path / "none"))
+    with pytest.raises(ArtifactError, match=r"none: no such directory\. `isoflop data instruct`"):
+        sft(none, tmp_path / "run")
+    none = replace(recipe, model=replace(recipe.model, path=tmp_path / "none"))
+    with pytest.raises(ArtifactError, match=r"none: no such directory\. `isoflop train`"):
+        sft(none, tmp_path / "run")
 
 
 # --- parts ----------------------------------------------------------------------------------

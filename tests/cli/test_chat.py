@@ -208,7 +208,7 @@ def test_a_conversation_is_held_with_what_was_said_before(talking, monkeypatch, 
         "<|im_start|>assistant\n"
     )
     # The oldest turns go where all do not fit; what the system said stays.
-    assert prompts[2].startswith(f"{start}{'long ' * 12}")
+    assert prompts[2].startswith(f"{start}what did I say?<|im_end|>")
 
 
 def test_a_call_is_run_and_told(talking, capsys):

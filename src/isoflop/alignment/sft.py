@@ -28,7 +28,7 @@ from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer
 from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.errors import RecipeError
+from isoflop.core.errors import ArtifactError, RecipeError
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
@@ -93,6 +93,11 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
         DataError: A conversation cannot be learnt from; it is named by file and line.
     """
     inputs = (recipe.data.set, recipe.model.path)
+    for path, command in zip(inputs, ("data instruct", "train"), strict=True):
+        if not path.exists():
+            raise ArtifactError(
+                "no such directory", where=str(path), fix=f"`isoflop {command}` makes one"
+            )
     read_manifest(recipe.data.set, "instruct")
     read_manifest(recipe.model.path, "model")
     with locked(out):
