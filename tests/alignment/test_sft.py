@@ -168,6 +168,44 @@ def test_adapters_are_saved_and_merged_into_the_model(
     assert all("proj" in name for name in changed)
 
 
+def test_replayed_text_keeps_its_share_and_is_forgotten_less(
+    recipe: SftRecipe, tiny_shards: Shards, tmp_path: Path, calibrated: None
+) -> None:
+    train = replace(recipe.train, epochs=4.0, eval_answers=0, neftune_alpha=None)
+    plain = sft(replace(recipe, train=train), tmp_path / "plain")
+    data = replace(recipe.data, replay=tiny_shards.directory, replay_share=0.5)
+    mixed = sft(replace(recipe, train=train, data=data), tmp_path / "mixed")
+    # Half of each step is text, so the same epochs take twice the steps.
+    assert mixed.steps in (2 * plain.steps - 1, 2 * plain.steps)
+    assert plain.bits_per_byte is None
+    assert mixed.bits_per_byte is not None
+    assert mixed.bits_per_byte_before is not None
+    assert mixed.bits_per_byte < mixed.bits_per_byte_before
+    from isoflop.alignment.replay import open_replay
+    from isoflop.training.pretrain import held_out_scores
+
+    replay = open_replay(tiny_shards.directory, recipe.model.path, 128, 0)
+    with torch.no_grad():
+        forgot = held_out_scores(load_decoder(tmp_path / "plain" / "model"), replay.held_out)
+    assert mixed.bits_per_byte < forgot["bits_per_byte"] - 0.2
+    conversations = open_conversations(
+        replace(recipe, data=data), open_chat(load(recipe.model.path)), 128
+    )
+    rows = replay.mixed(conversations.train.batch(0, 2), 6, 2)
+    text = replay.train.batch(6, 2)
+    assert (rows.ids_BT[2:] == text.ids_BT).all()
+    assert (rows.labels_BT[2:] == text.labels_BT).all()
+    assert rows.n_labels == conversations.train.batch(0, 2).n_labels + text.n_labels
+
+
+def test_text_of_another_tokenizer_is_refused(
+    recipe: SftRecipe, marked_shards: Shards, tmp_path: Path
+) -> None:
+    other = replace(recipe, data=replace(recipe.data, replay=marked_shards.directory))
+    with pytest.raises(ArtifactError, match="another tokenizer"):
+        sft(other, tmp_path / "run")
+
+
 # --- what cannot be learnt ------------------------------------------------------------------
 
 ANSWER = {"completion": "f"}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
+from isoflop.alignment.replay import Replay, open_replay
 from isoflop.alignment.save import save_chat_model
 from isoflop.alignment.sft_data import SftData, open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
@@ -42,6 +43,7 @@ from isoflop.models.decoder import Decoder
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.pretrain import held_out_scores
 from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.step import Task
@@ -80,6 +82,10 @@ class SftResult:
     """Final held-out loss in nats per supervised token; None if nothing is held out."""
     exact_match: float | None
     """Share of held-out questions answered right; None if none has an answer."""
+    bits_per_byte: float | None
+    """Of held-out text of `data.replay`; None without it."""
+    bits_per_byte_before: float | None
+    """Of the same text by the model it started from."""
     seconds: float
     peak_memory_bytes: int
 
@@ -92,8 +98,11 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
         ArtifactError: The model, the set or a checkpoint cannot be used.
         DataError: A conversation cannot be learnt from; it is named by file and line.
     """
-    inputs = (recipe.data.set, recipe.model.path)
-    for path, command in zip(inputs, ("data instruct", "train"), strict=True):
+    inputs = [recipe.data.set, recipe.model.path]
+    commands = ["data instruct", "train"]
+    if recipe.data.replay is not None:
+        inputs, commands = [*inputs, recipe.data.replay], [*commands, "tokenize"]
+    for path, command in zip(inputs, commands, strict=True):
         if not path.exists():
             raise ArtifactError(
                 "no such directory", where=str(path), fix=f"`isoflop {command}` makes one"
@@ -101,7 +110,7 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
     read_manifest(recipe.data.set, "instruct")
     read_manifest(recipe.model.path, "model")
     with locked(out):
-        claim_for(out, to_dict(recipe), inputs, "data.set or model.path is another")
+        claim_for(out, to_dict(recipe), inputs, "data.set, model.path or data.replay is another")
         finished = out / "result.json"
         if finished.exists():
             result = SftResult(**{**read_json(finished), "run": out})
@@ -121,6 +130,12 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     seq_len = train.seq_len or model.config.max_seq_len
     _check_windows(recipe, seq_len, model.config.max_seq_len)
+    replay, before = None, None
+    if recipe.data.replay is not None:
+        replay = open_replay(recipe.data.replay, recipe.model.path, seq_len, train.seed)
+        with torch.no_grad():
+            before = held_out_scores(model.eval(), replay.held_out)["bits_per_byte"]
+        model.train()
     data = open_conversations(recipe, chat, seq_len)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in data.left_out]
     write_atomic(out / LEFT_OUT, "".join(lines))
@@ -129,14 +144,15 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         warn(f"left out or cut: {counts} ({out / LEFT_OUT})")
     if recipe.lora.rank is not None:
         attach(model, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dora, train.seed)
-    steps = math.ceil(train.epochs * data.train.n_windows * seq_len / train.global_batch_tokens)
+    rows = train.global_batch_tokens // seq_len - _text_rows(recipe, seq_len)
+    steps = math.ceil(train.epochs * data.train.n_windows / rows)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     progress.start(f"sft {out.name}", steps * train.global_batch_tokens, "tokens")
     state = run(
         model,
         build_optimizer(model, recipe.optimizer),
         lambda tokens: _learning_rate(recipe, steps, tokens),
-        sft_task(recipe, chat, data, seq_len),
+        sft_task(recipe, chat, data, seq_len, replay),
         _loop_config(recipe, model, steps, seq_len),
         out,
         progress,
@@ -159,6 +175,8 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         steps=state.step,
         loss=score.get("loss"),
         exact_match=score.get("exact_match"),
+        bits_per_byte=score.get("bits_per_byte"),
+        bits_per_byte_before=before,
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -178,6 +196,8 @@ def _check_windows(recipe: SftRecipe, seq_len: int, context: int) -> None:
             f"train.global_batch_tokens = {train.global_batch_tokens} is not a multiple of "
             f"train.micro_batch_tokens = {train.micro_batch_tokens}"
         )
+    if recipe.data.replay is not None and train.global_batch_tokens < 2 * seq_len:
+        problems.append("data.replay needs a train.global_batch_tokens of two windows or more")
     if problems:
         raise RecipeError("; ".join(problems), where="sft recipe")
 
@@ -185,13 +205,25 @@ def _check_windows(recipe: SftRecipe, seq_len: int, context: int) -> None:
 # --- the task ------------------------------------------------------------------------------
 
 
-def sft_task(recipe: SftRecipe, chat: Chat, data: SftData, seq_len: int) -> Task[Decoder, SftBatch]:
+def _text_rows(recipe: SftRecipe, seq_len: int) -> int:
+    """Windows of a step that are replayed text: at least one of them, and one that is not."""
+    rows = recipe.train.global_batch_tokens // seq_len
+    if recipe.data.replay is None:
+        return 0
+    return min(max(1, round(recipe.data.replay_share * rows)), rows - 1)
+
+
+def sft_task(
+    recipe: SftRecipe, chat: Chat, data: SftData, seq_len: int, replay: Replay | None = None
+) -> Task[Decoder, SftBatch]:
     """Learning the assistants' turns, judged by loss and by answers on held-out conversations."""
-    train = recipe.train
+    train, text_rows = recipe.train, _text_rows(recipe, seq_len)
     rows, micro = train.global_batch_tokens // seq_len, train.micro_batch_tokens // seq_len
 
     def batches(step: int) -> list[SftBatch]:
-        windows = data.train.batch(step * rows, rows)
+        windows = data.train.batch(step * (rows - text_rows), rows - text_rows)
+        if replay is not None:
+            windows = replay.mixed(windows, step * text_rows, text_rows)
         starts = range(0, rows, micro)
         return [
             batch_of(windows, slice(i, i + micro), train.seed + step * rows + i) for i in starts
@@ -206,6 +238,8 @@ def sft_task(recipe: SftRecipe, chat: Chat, data: SftData, seq_len: int) -> Task
         scores: dict[str, float] = {}
         if data.held_out is not None:
             scores["loss"] = held_out_loss(model, data.held_out)
+        if replay is not None:
+            scores["bits_per_byte"] = held_out_scores(model, replay.held_out)["bits_per_byte"]
         return scores | answer_scores(model, chat, data, train.max_new_tokens)
 
     def samples(model: Decoder) -> list[Mapping[str, Any]]:

@@ -48,7 +48,13 @@ class InstructData:
     """Conversations longer than train.seq_len: cut within a text or between turns, leave out and
     count, or stop."""
     unusable: Literal["skip", "stop"] = "stop"
-    """Conversations with nothing to learn: leave out and count, or stop and name them."""
+    """Conversations with nothing to learn, or that the template refuses: leave out and count, or
+    stop and name them."""
+    replay: Path | None = None
+    """Shards of text the model was trained on (`isoflop tokenize`), mixed in so that it is not
+    forgotten; none when not given."""
+    replay_share: float = 0.25
+    """Share of the windows of each step that are such text."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ def _problems(recipe: SftRecipe) -> Iterator[str]:
             yield f"train.{name} = {getattr(train, name)} must be at least 1"
     if train.neftune_alpha is not None and not train.neftune_alpha > 0:
         yield f"train.neftune_alpha = {train.neftune_alpha} must be positive"
+    if not 0 < recipe.data.replay_share < 1:
+        yield f"data.replay_share = {recipe.data.replay_share} is outside (0, 1)"
     if lora.rank is not None and lora.rank < 1:
         yield f"lora.rank = {lora.rank} must be at least 1"
     if lora.dora and lora.rank is None:

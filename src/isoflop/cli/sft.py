@@ -30,6 +30,11 @@ def run(args: list[str]) -> int:
         lines.append(f"held-out loss {result.loss:.4f} nats per supervised token")
     if result.exact_match is not None:
         lines.append(f"held-out questions answered right: {result.exact_match:.1%}")
+    if result.bits_per_byte is not None:
+        lines.append(
+            f"text it knew: {result.bits_per_byte_before:.4f} bits per byte before, "
+            f"{result.bits_per_byte:.4f} after"
+        )
     lines.append(f"model: {result.run / 'model'}")
     print_result({**vars(result), "run": str(result.run)}, "\n".join(lines), arguments.json)
     return 0
