@@ -90,6 +90,7 @@ class Endpoint:
     ) -> None:
         self.config, self._journal, self._sleep = config, journal, sleep
         self._lock = threading.Lock()
+        journal.parent.mkdir(parents=True, exist_ok=True)
         self._replies = read_journal(journal)
         self.used_tokens = 0
         """Tokens of all replies that were used, journal included."""
