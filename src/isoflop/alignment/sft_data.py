@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from isoflop.alignment.chat import Chat, Encoded
 from isoflop.alignment.packed import Conversations
-from isoflop.alignment.sft_recipe import SftRecipe
+from isoflop.alignment.sft_recipe import InstructData, SftRecipe
 from isoflop.core.errors import DataError
 from isoflop.data.instruct import InstructSet, SplitName, file_name, open_set
 from isoflop.data.instruct_rows import conversation, prompt_messages
 
-TOO_LONG, NOTHING = "too long", "nothing to learn"
 _SHOWN = 5
 _Item = TypeVar("_Item")
 
@@ -90,26 +89,14 @@ def _encoded(
     kept, left_out, fatal = [], [], []
     path = rows.directory / file_name("supervised", split)
     for line, row in enumerate(rows.rows("supervised", split), 1):
-        reason, stops, encoded = "", False, None
-        try:
-            # The last id of a window is a label only, hence one more than the window.
-            encoded = chat.encode(conversation(row), seq_len + 1)
-        except DataError as error:
-            reason, stops = error.what, recipe.data.unusable == "stop"
-        else:
-            if encoded.cut:
-                reason, stops = TOO_LONG, recipe.data.too_long == "stop"
-            if not any(encoded.supervised[1:]):
-                reason, stops = NOTHING, recipe.data.unusable == "stop"
-        if encoded is not None and (
-            not reason or (reason == TOO_LONG and recipe.data.too_long == "cut")
-        ):
+        encoded, reason, choice = _judged(row, recipe.data, chat, seq_len)
+        if encoded is not None and choice in ("use", "cut"):
             kept.append(encoded)
-        if stops:
+        if choice == "stop":
             fatal.append(f"{path}:{line}: {reason}")
-        elif reason:
-            word = "cut" if reason == TOO_LONG and recipe.data.too_long == "cut" else reason
-            left_out.append({"file": str(path), "line": line, "reason": word})
+        elif choice != "use":
+            said = "cut" if choice == "cut" else reason
+            left_out.append({"file": str(path), "line": line, "reason": said})
     if fatal:
         more = f" and {len(fatal) - _SHOWN} more" if len(fatal) > _SHOWN else ""
         raise DataError(
@@ -119,3 +106,19 @@ def _encoded(
             "give a longer train.seq_len",
         )
     return kept, left_out
+
+
+def _judged(
+    row: dict[str, Any], data: InstructData, chat: Chat, seq_len: int
+) -> tuple[Encoded | None, str, Literal["use", "cut", "skip", "stop"]]:
+    """A conversation, what is wrong with it, and what the recipe wants done about that."""
+    try:
+        # The last id of a window is a label only, hence one more than the window.
+        encoded = chat.encode(conversation(row), seq_len + 1)
+    except DataError as error:
+        return None, error.what, data.unusable
+    if not any(encoded.supervised[1:]):
+        return None, "nothing to learn", data.unusable
+    if encoded.cut:
+        return encoded, "too long", data.too_long
+    return encoded, "", "use"

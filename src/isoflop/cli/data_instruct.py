@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from isoflop.cli.arguments import OutPath, RecipeArguments, parse_recipe_arguments
@@ -34,8 +35,8 @@ def run_instruct(args: list[str]) -> int:
         for reason, count in source["dropped"].items():
             lines.append(f"  dropped {count:,} of {name}: {reason}")
     with open(made.directory / BAD_ROWS, encoding="utf-8") as file:
-        bad = file.readlines()
-    lines += [f"  {line.strip()}" for line in bad[:_MAX_BAD_SHOWN]]
+        bad = [json.loads(line) for line in file]
+    lines += [f"  {row['file']}:{row['line']}: {row['reason']}" for row in bad[:_MAX_BAD_SHOWN]]
     if len(bad) > _MAX_BAD_SHOWN:
         lines.append(f"  … all {len(bad):,} in {made.directory / BAD_ROWS}")
     print_result({"set": made.directory, **made.summary}, "\n".join(lines), arguments.json)

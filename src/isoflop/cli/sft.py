@@ -25,7 +25,7 @@ def run(args: list[str]) -> int:
         f"{result.conversations:,} conversations in {result.seconds:.0f} s"
     ]
     if result.left_out:
-        lines.append(f"left out: {result.left_out:,}")
+        lines.append(f"left out or cut: {result.left_out:,} ({result.run / 'left_out.jsonl'})")
     if result.loss is not None:
         lines.append(f"held-out loss {result.loss:.4f} nats per supervised token")
     if result.exact_match is not None:
