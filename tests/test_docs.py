@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib
 import io
+import pkgutil
 import re
 import shlex
 from collections.abc import Callable
@@ -14,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from isoflop import cli
+from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe
+from isoflop.data.instruct_recipe import InstructRecipe
 from isoflop.data.recipe import DataRecipe
 from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
@@ -25,6 +29,9 @@ from isoflop.training.recipe import TrainRecipe
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
     "demo-data.toml": DataRecipe,
+    "instruct.toml": InstructRecipe,
+    "instruct-tools.toml": InstructRecipe,
+    "sft.toml": SftRecipe,
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
@@ -82,8 +89,10 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
 
         return wrapped
 
-    for module_name, _ in COMMANDS.values():
-        module = importlib.import_module(module_name)
+    for found in pkgutil.iter_modules(cli.__path__, "isoflop.cli."):
+        if found.name == "isoflop.cli.arguments":  # theirs call each other
+            continue
+        module = importlib.import_module(found.name)
         for name in ("parse_arguments", "parse_recipe_arguments"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, stop_after(getattr(module, name)))
@@ -199,6 +208,8 @@ def test_a_recipe_loads_and_says_how_to_run_it(name: str) -> None:
 
 COMMAND_OF = {
     DataRecipe: "data build",
+    InstructRecipe: "data instruct",
+    SftRecipe: "sft",
     LadderRecipe: "ladder",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",

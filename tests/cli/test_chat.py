@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -162,3 +163,66 @@ def test_load_is_public_and_imported_on_demand():
     assert isoflop.load.__module__ == "isoflop.loading"
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         isoflop.lod  # noqa: B018
+
+
+# --- models with a chat template -----------------------------------------------------------
+
+
+@pytest.fixture
+def talking(tiny_shards, tmp_path, monkeypatch):
+    """A model with a template that answers from a script; the prompts it is given as text."""
+    from isoflop.alignment import tools
+    from isoflop.alignment.chat import Chat, saved_template
+    from isoflop.data.tokenizer import load as load_tokenizer
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_shards.tokenizer_directory, folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    talk = Chat(load_tokenizer(folder))
+    (folder / "chat_template.jinja").write_text(talk.template)
+    assert saved_template(folder) == talk.template
+    decoder = SimpleNamespace(config=SimpleNamespace(max_seq_len=160))
+    monkeypatch.setattr(chat, "load", lambda directory: SimpleNamespace(decoder=decoder))
+    names = {index: name.encode() for name, index in talk.tokenizer.special_ids.items()}
+    prompts, script = [], []
+
+    def generate(decoder, prompt, most, **options):
+        tokens = talk.tokenizer.token_bytes
+        prompts.append(b"".join(names.get(i, tokens[i]) for i in prompt).decode())
+        return talk.tokenizer.encode(script.pop(0), special=True)
+
+    monkeypatch.setattr(tools, "generate", generate)
+    return folder, prompts, script
+
+
+def test_a_conversation_is_held_with_what_was_said_before(talking, monkeypatch, capsys):
+    folder, prompts, script = talking
+    script += ["Hi.<|im_end|>", "You said hello.<|im_end|>", "What?<|im_end|>"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"hello\nwhat did I say?\n{'long ' * 12}\n"))
+    assert main(["chat", str(folder), "--system", "Be kind.", "--max-new-tokens", "20"]) == 0
+    assert capsys.readouterr().out == "Hi.\nYou said hello.\nWhat?\n"
+    start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
+    assert prompts[0] == f"{start}hello<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts[1] == (
+        f"{prompts[0]}Hi.<|im_end|>\n<|im_start|>user\nwhat did I say?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    # The oldest turns go where all do not fit; what the system said stays.
+    assert prompts[2].startswith(f"{start}what did I say?<|im_end|>")
+
+
+def test_a_call_is_run_and_told(talking, capsys):
+    folder, _, script = talking
+    arguments = '{"expression": "12 × 12"}'
+    script += [f"<|im_start|>calculator\n{arguments}<|im_end|>", "It is 144.<|im_end|>"]
+    assert main(["chat", str(folder), "--prompt", "12 × 12?", "--json"]) == 0
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert (said["kind"], said["answer"], said["finish"]) == ("chat", "It is 144.", "end")
+    assert said["calls"] == [{"name": "calculator", "arguments": arguments, "result": "144"}]
+    assert f"[calculator {arguments} → 144]" in err
+
+
+def test_a_model_without_a_template_takes_no_system_message(model, capsys):
+    assert main(["chat", "m", "--system", "Be kind.", "--prompt", "?"]) == 2
+    assert "no chat template" in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """`isoflop chat`: ask a model, or have it continue a text; not for serving it to others.
 
-The base model of a demo knows questions in one form, that of the word problems it was trained on
-(`data/word_problems.py`). What looks like a question is put in that form, and what was really
-sent is shown.
+A model with a chat template (one of `isoflop sft`) holds a conversation: it sees the turns before,
+and may call the calculator. The base model of a demo knows questions in one form, that of the word
+problems it was trained on (`data/word_problems.py`). What looks like a question is put in that
+form, and what was really sent is shown.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,8 @@ from isoflop.core.errors import RecipeError
 from isoflop.loading import load
 
 if TYPE_CHECKING:
+    from isoflop.alignment.chat import Chat
+    from isoflop.models.decoder import Decoder
     from isoflop.models.generate import Model
 
 
@@ -40,6 +44,8 @@ class ChatArguments(Arguments):
     """0 takes the likeliest token each time; 1 samples as the model believes."""
     seed: int = 0
     """Fixes the samples."""
+    system: str | None = None
+    """What a model with a chat template is told before the conversation."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,10 @@ class Turn:
     prompt: str
     """What the user wrote."""
     kind: str
-    """`question`: put in the form of the word problems; `text`: continued as it is."""
+    """`chat`: a turn of a conversation, by the model's template; `question`: put in the form of
+    the word problems; `text`: continued as it is."""
     sent: str
-    """The prompt that the model continued."""
+    """The prompt that the model continued, special tokens left out."""
     text: str
     """What it wrote after `sent`."""
     answer: str
@@ -72,6 +79,8 @@ class Turn:
     prompt_tokens: int
     new_tokens: int
     seconds: float
+    calls: tuple[dict[str, str], ...] = ()
+    """Tools that were called: `{name, arguments, result}`."""
 
 
 def run(args: list[str]) -> int:
@@ -79,20 +88,81 @@ def run(args: list[str]) -> int:
     arguments = parse_arguments(ChatArguments, args, "chat")
     if arguments.max_new_tokens < 1:
         raise RecipeError("it must be at least 1", where="--max-new-tokens")
-    model = load(arguments.model)
+    ask = _asker(load(arguments.model), arguments)
     if arguments.prompt is not None:
-        turn = _ask(model, arguments.prompt, arguments)
+        turn = ask(arguments.prompt)
         print_result({"model": arguments.model, **asdict(turn)}, turn.answer, arguments.json)
         return 0
     turns = []
     for line in _lines(arguments):
-        turns.append(_ask(model, line, arguments))
+        turns.append(ask(line))
         if not arguments.json:
             print(turns[-1].answer, flush=True)
     if arguments.json:
         document: dict[str, Any] = {"model": arguments.model, "turns": [asdict(t) for t in turns]}
         print_result(document, "", json_mode=True)
     return 0
+
+
+def _asker(model: Model, arguments: ChatArguments) -> Callable[[str], Turn]:
+    """What answers a line: a conversation if the model has a chat template, else each by itself."""
+    from isoflop.alignment.chat import open_chat, saved_template
+    from isoflop.data.tokenizer import load as load_tokenizer
+
+    if saved_template(arguments.model) is None:
+        if arguments.system is not None:
+            raise RecipeError(
+                "the model has no chat template, so it takes no system message",
+                where="--system",
+                fix="Fine-tune it with `isoflop sft`",
+            )
+        return partial(_ask, model, arguments=arguments)
+    chat = open_chat(load_tokenizer(arguments.model))
+    system: list[Mapping[str, Any]] = []
+    if arguments.system is not None:
+        system.append({"role": "system", "content": arguments.system})
+    return partial(_say, model.decoder, chat, system, [], arguments=arguments)
+
+
+def _say(
+    decoder: Decoder,
+    chat: Chat,
+    system: list[Mapping[str, Any]],
+    turns: list[list[Mapping[str, Any]]],
+    text: str,
+    arguments: ChatArguments,
+) -> Turn:
+    """A turn of a conversation, which is added to `turns`; the oldest go where all do not fit."""
+    from isoflop.alignment.tools import answer
+
+    turns.append([{"role": "user", "content": text}])
+    began, context = time.perf_counter(), decoder.config.max_seq_len
+    while True:
+        ids = chat.prompt_ids([*system, *(message for turn in turns for message in turn)])
+        if len(turns) == 1 or len(ids) + arguments.max_new_tokens <= context:
+            break
+        del turns[0]
+    if len(ids) > context:
+        warn(f"the prompt has {len(ids)} tokens; the model saw the last {context}")
+    said = answer(
+        decoder, chat, ids, arguments.max_new_tokens,
+        temperature=arguments.temperature, seed=arguments.seed,
+    )  # fmt: skip
+    turns[-1] += said.messages
+    for call in said.calls:
+        print(f"[{call.name} {call.arguments} → {call.result}]", file=sys.stderr, flush=True)
+    return Turn(
+        prompt=text,
+        kind="chat",
+        sent=chat.decode(ids),
+        text=said.text,
+        answer=said.text,
+        finish="end" if said.ended else "length",
+        prompt_tokens=len(ids),
+        new_tokens=said.new_tokens,
+        seconds=time.perf_counter() - began,
+        calls=tuple(vars(call) for call in said.calls),
+    )
 
 
 def _ask(model: Model, prompt: str, arguments: ChatArguments) -> Turn:

@@ -26,6 +26,7 @@ from isoflop.cli.arguments import (
     parse_recipe_arguments,
 )
 from isoflop.cli.data_duplicates import run_duplicates
+from isoflop.cli.data_instruct import run_instruct
 from isoflop.core.console import make_progress, print_result
 from isoflop.data.documents import Skipped
 from isoflop.data.recipe import DataRecipe
@@ -105,6 +106,7 @@ def run(args: list[str]) -> int:
             "annotate": (_annotate, "measure once; `build --annotations` then decides in seconds"),
             "inspect": (_inspect, "what a corpus holds, and what was dropped and why"),
             "duplicates": (run_duplicates, "which documents of a corpus are alike, and how"),
+            "instruct": (run_instruct, "instruction, preference and verifiable rows, by a recipe"),
             "why": (_why, "what a quality rule dropped, and what other thresholds would"),
             **elsewhere,
         },

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tokenizer": ("isoflop.cli.tokenizer", "train, study or extend a tokenizer"),
     "tokenize": ("isoflop.cli.tokenize", "turn a corpus into shards of tokens"),
     "train": ("isoflop.cli.train", "train a model, or continue where a run stopped"),
+    "sft": ("isoflop.cli.sft", "fine-tune a model on instructions and conversations"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
     "mixture": ("isoflop.cli.mixture", "the best shares of several sources, found by tiny models"),
     "laws": ("isoflop.cli.laws", "fit a law to runs, predict with it, find the optimum"),

@@ -56,7 +56,16 @@ def pack(split: Split, seq_len: int, seed: int) -> Packing:
     """
     if not split.n_documents:
         raise DataError("there is no document to pack", where=f"split {split.name}")
-    starts, lengths = _pieces(split.document_starts, seq_len)
+    return pack_documents(split.document_starts, seq_len, seed)
+
+
+def pack_documents(document_starts: npt.NDArray[np.int64], seq_len: int, seed: int) -> Packing:
+    """`pack`, for documents that lie anywhere.
+
+    Args:
+        document_starts: (documents + 1,) the first token of each, and the end of the last.
+    """
+    starts, lengths = _pieces(document_starts, seq_len)
     chance = permute(np.arange(lengths.shape[0]), lengths.shape[0], seed)
     order = np.lexsort((chance, -lengths))
     starts, lengths = starts[order], lengths[order]
@@ -68,7 +77,7 @@ def pack(split: Split, seq_len: int, seed: int) -> Packing:
         piece_starts=starts[by_bin],
         piece_lengths=lengths[by_bin],
         bin_starts=np.concatenate([[0], np.cumsum(counts)]),
-        documents_cut=float(np.mean(np.diff(split.document_starts) > seq_len)),
+        documents_cut=float(np.mean(np.diff(document_starts) > seq_len)),
     )
 
 

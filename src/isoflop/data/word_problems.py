@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from isoflop.data.documents import Document, InputSplit
 from isoflop.data.recipe import SourceConfig
@@ -48,10 +49,15 @@ def word_problem(seed: int, index: int) -> tuple[str, str]:
     # Seeding with a string hashes it with SHA-512, whatever the platform.
     draw = random.Random(f"{seed}/{index}")
     if index % 2 == 0:
-        question, work, answer = draw.choice(_KINDS_EN)(draw)
+        question, work, answer = worded(draw, "en")
         return f"Question: {question}\nAnswer: {work}. The answer is {answer}.\n", "en"
-    question, work, answer = draw.choice(_KINDS_ZH)(draw)
+    question, work, answer = worded(draw, "zh")
     return f"问题：{question}\n答案：{work}。答案是{answer}。\n", "zh"
+
+
+def worded(draw: random.Random, language: Literal["en", "zh"]) -> tuple[str, str, int]:
+    """A problem in parts: the question, the worked step without a closing mark, the answer."""
+    return draw.choice(_KINDS_ZH if language == "zh" else _KINDS_EN)(draw)
 
 
 def plan(source: SourceConfig, seed: int) -> list[InputSplit]:

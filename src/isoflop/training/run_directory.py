@@ -30,9 +30,9 @@ FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
 _FREE = (
-    "data.shards", "data.pairs", "data.tokenizer", "train.threads", "train.micro_batch_tokens",
-    "train.device", "train.recompute", "train.activation_bytes", "train.compile",
-    "train.native_kernels", "processes", "forecast.",
+    "data.shards", "data.pairs", "data.set", "data.tokenizer", "model.path", "train.threads",
+    "train.micro_batch_tokens", "train.device", "train.recompute", "train.activation_bytes",
+    "train.compile", "train.native_kernels", "processes", "forecast.",
 )  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""
@@ -57,12 +57,33 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
             another recipe (naming the keys that differ).
         ArtifactError: The shards are not finished shards.
     """
-    path = directory / CONFIG
-    resolved = to_dict(recipe)
     for shards_dir in recipe.data.directories:
         read_manifest(shards_dir, "shards")
-    shards = [sha256_file(shards_dir / MANIFEST) for shards_dir in recipe.data.directories]
-    shards += [_fingerprint(file) for file in recipe.data.files]
+    files = recipe.data.files
+    changed = (
+        "data.pairs or its tokenizer were others" if files else "data.shards were other shards"
+    )
+    claim_for(directory, to_dict(recipe), (*recipe.data.directories, *files), changed, kind)
+
+
+def claim_for(
+    directory: Path,
+    resolved: Mapping[str, Any],
+    inputs: Sequence[Path],
+    changed: str,
+    kind: str = "run",
+) -> None:
+    """`claim`, for a resolved recipe and what it reads: finished artifacts of any kind, and files.
+
+    Args:
+        changed: What a message says when the inputs are not those the run was started with.
+
+    Raises:
+        RunError: As for `claim`.
+        ArtifactError: An input is neither an artifact nor a file.
+    """
+    path = directory / CONFIG
+    hashes = [_fingerprint(read) for read in inputs]
     if not path.exists():
         foreign = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         if foreign:
@@ -77,7 +98,7 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
                 "format": FORMAT,
                 "isoflop_version": __version__,
                 "sha256": sha256_json(resolved),
-                "shards_sha256": shards,
+                "shards_sha256": hashes,
                 "recipe": resolved,
             },
         )
@@ -92,12 +113,8 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
             fix="Continue it with that version, or start anew in another directory with -o",
         )
     differing = list(_differences(config["recipe"], resolved))
-    if config["shards_sha256"] != shards:
-        files = recipe.data.files
-        what = (
-            "data.pairs or its tokenizer were others" if files else "data.shards were other shards"
-        )
-        differing.append(what)
+    if config["shards_sha256"] != hashes:
+        differing.append(changed)
     if differing:
         raise RunError(
             f"this {kind} was started with another recipe: " + "; ".join(differing[:5]),
@@ -106,7 +123,8 @@ def claim(directory: Path, recipe: Recipe, kind: str = "run") -> None:
         )
 
 
-def _fingerprint(file: Path) -> str:
+def _fingerprint(read: Path) -> str:
+    file = read / MANIFEST if read.is_dir() else read
     if not file.is_file():
         raise ArtifactError("no such file", where=str(file))
     return sha256_file(file)
@@ -114,16 +132,24 @@ def _fingerprint(file: Path) -> str:
 
 def seal(directory: Path, recipe: TrainRecipe) -> None:
     """Hash what the finished run vouches for and write its manifest."""
+    inputs = (*recipe.data.directories, *recipe.data.files)
+    seal_for(directory, to_dict(recipe), inputs, recipe.train.seed)
+
+
+def seal_for(
+    directory: Path, resolved: Mapping[str, Any], inputs: Sequence[Path], seed: int
+) -> None:
+    """`seal`, for a resolved recipe and the artifacts it reads, of any kind."""
     names = [CONFIG, "result.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl"]
     files = [directory / name for name in names]
     files += sorted(p for p in (directory / "model").rglob("*") if p.is_file())
     write_manifest(
         directory,
         kind="run",
-        config=to_dict(recipe),
+        config=resolved,
         machine=machine(),
-        inputs=(*recipe.data.directories, *recipe.data.files),
-        seed=recipe.train.seed,
+        inputs=inputs,
+        seed=seed,
         files=files,
     )
 
