@@ -10,9 +10,11 @@ N = all answer tokens of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,27 +81,28 @@ def answer_rows(answers: Sequence[Answer], pad_id: int = 0) -> AnswerRows:
         pad_id: Fills the rows; answers may hold it too.
 
     Raises:
-        DataError: An answer or a prompt is empty; it is numbered.
+        DataError: There is none, or an answer or a prompt is empty; it is numbered.
     """
+    if not answers:
+        raise DataError("there are no answers")
     for number, answer in enumerate(answers):
         if not answer.prompt or not answer.ids:
             what = "the prompt" if not answer.prompt else "the answer"
             raise DataError(f"{what} is empty: nothing can be learnt", where=f"answer {number}")
-    lengths = [len(answer.ids) for answer in answers]
-    starts = [len(answer.prompt) - 1 for answer in answers]
-    whole = [torch.tensor(answer.prompt + answer.ids) for answer in answers]
-    pad = torch.nn.utils.rnn.pad_sequence
-    place_A = torch.arange(max(lengths))
-    return AnswerRows(
-        pad(whole, batch_first=True, padding_value=pad_id),
-        torch.tensor(starts),
-        pad(
-            [torch.tensor(answer.ids) for answer in answers],
-            batch_first=True,
-            padding_value=pad_id,
-        ),
-        place_A < torch.tensor(lengths)[:, None],
-    )
+    lengths_B = torch.tensor([len(answer.ids) for answer in answers])
+    prompts_B = torch.tensor([len(answer.prompt) for answer in answers])
+    whole = chain.from_iterable(answer.prompt + answer.ids for answer in answers)
+    ids_BT, _ = _laid_out(whole, prompts_B + lengths_B, pad_id)
+    alone = chain.from_iterable(answer.ids for answer in answers)
+    return AnswerRows(ids_BT, prompts_B - 1, *_laid_out(alone, lengths_B, pad_id))
+
+
+def _laid_out(flat: Iterable[int], lengths_B: Tensor, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows of these lengths out of one run of ids, and which places hold one."""
+    mask = torch.arange(int(lengths_B.max())) < lengths_B[:, None]
+    ids = torch.full(mask.shape, pad_id)
+    ids[mask] = torch.from_numpy(np.fromiter(flat, np.int64))
+    return ids, mask
 
 
 @dataclass(frozen=True)
@@ -176,11 +179,3 @@ def states_before(hidden_BTD: Tensor, rows: AnswerRows) -> Tensor:
     """(B, A, D) of states before each answer token; 0 outside the mask."""
     out = hidden_BTD.new_zeros(*rows.mask_BA.shape, hidden_BTD.shape[-1])
     return out.masked_scatter(rows.mask_BA[..., None], _before_answers(hidden_BTD, rows))
-
-
-def with_kept(rows: AnswerRows, kept: Sequence[Tensor] | None) -> AnswerRows:
-    """The rows with the ids that each token was drawn from, (A_i, V) booleans an answer."""
-    if kept is None:
-        return rows
-    padded = torch.nn.utils.rnn.pad_sequence(list(kept), batch_first=True, padding_value=True)
-    return replace(rows, kept_BAV=padded)

@@ -14,7 +14,7 @@ from isoflop.alignment.policy_recipe import GrpoRecipe, PolicyRecipe, PpoRecipe
 from isoflop.alignment.ppo import ppo_advantages, ppo_loss
 from isoflop.alignment.reward_model import RewardModel
 from isoflop.alignment.rewards import Attempt, is_correct
-from isoflop.alignment.rollout import Rollout, Sampling, sample
+from isoflop.alignment.rollout import Rollouts, Sampling, sample
 from isoflop.alignment.rounds import Experience, Policy, Rounds, Setting
 from isoflop.models.decoder import Decoder
 from isoflop.training.optimizer_recipe import OptimizerConfig
@@ -75,14 +75,18 @@ def new_critic(decoder: Decoder, start: RewardModel | None = None) -> RewardMode
 def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict[str, float]:
     """Reward and, of verifiable rows, share answered right, by the likeliest tokens; with the
     share that ended and the mean length. Nothing if nothing is held out."""
-    answers = _greedy(model, setting, max_new_tokens)
-    if not answers:
+    drawn = _greedy(model, setting, max_new_tokens)
+    if not setting.held_out:
         return {}
-    attempts = _attempts(setting, answers)
+    answers = drawn.answers
+    attempts = [
+        Attempt(question.row, each, setting.decode(each.ids))
+        for question, each in zip(setting.held_out, answers, strict=True)
+    ]
     reward_B = setting.reward(attempts)
     scores = {
         "reward": reward_B.mean().item(),
-        "ended": sum(each.ended for each in answers) / len(answers),
+        "ended": drawn.ended_B.double().mean().item(),
         "answer_tokens": sum(len(each.ids) for each in answers) / len(answers),
     }
     judged = [a for a in attempts if "answer" in a.row or "verifier" in a.row]
@@ -95,22 +99,15 @@ def greedy_samples(
     model: Decoder, setting: Setting, max_new_tokens: int
 ) -> Sequence[Mapping[str, Any]]:
     """A few prompts with what the model answers."""
-    answers = _greedy(model, setting, max_new_tokens, _SAMPLES)
+    drawn = _greedy(model, setting, max_new_tokens, _SAMPLES)
     return [
         {"prompt": setting.decode(each.prompt), "text": setting.decode(each.ids)}
-        for each in answers
+        for each in drawn.answers
     ]
 
 
 def _greedy(
     model: Decoder, setting: Setting, max_new_tokens: int, most: int | None = None
-) -> list[Rollout]:
+) -> Rollouts:
     prompts = [question.ids for question in setting.held_out[:most]]
     return sample(model, prompts, Sampling(max_new_tokens, 0.0), setting.stop_ids)
-
-
-def _attempts(setting: Setting, answers: Sequence[Rollout]) -> list[Attempt]:
-    return [
-        Attempt(question.row, each.prompt, each.ids, setting.decode(each.ids))
-        for question, each in zip(setting.held_out, answers, strict=False)
-    ]

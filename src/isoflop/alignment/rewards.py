@@ -23,11 +23,10 @@ class Attempt:
 
     row: Mapping[str, Any]
     """The row its prompt came from, with `answer` or `verifier`."""
-    prompt: tuple[int, ...]
-    ids: tuple[int, ...]
-    """The answer, with the token that ended it."""
+    answer: Answer
+    """Its prompt and its ids."""
     text: str
-    """The answer without that."""
+    """The answer without the token that ended it."""
 
 
 Reward = Callable[[Sequence[Attempt]], Tensor]
@@ -74,7 +73,7 @@ def _term(term: RewardTerm, vocab_size: int) -> Reward:
         return lambda some: _numbers([float(bool(pattern.fullmatch(a.text))) for a in some])
     if term.kind == "length":
         free = term.tokens or 1
-        return lambda some: _numbers([min(0.0, 1 - len(a.ids) / free) for a in some])
+        return lambda some: _numbers([min(0.0, 1 - len(a.answer.ids) / free) for a in some])
     if term.kind == "model" and term.path is not None:
         return _model(load_reward_model(term.path), term, vocab_size)
     return exact
@@ -96,8 +95,7 @@ def _model(model: RewardModel, term: RewardTerm, vocab_size: int) -> Reward:
     head = 0 if term.head is None else model.heads.index(term.head)
 
     def judge(attempts: Sequence[Attempt]) -> Tensor:
-        answers = [Answer(each.prompt, each.ids) for each in attempts]
-        return model.judge(answers)[:, head].double()
+        return model.judge([each.answer for each in attempts])[:, head].double()
 
     return judge
 

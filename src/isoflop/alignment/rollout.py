@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from isoflop.alignment.answers import Answer, AnswerRows, answer_rows
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.models.decoder import Decoder
 from isoflop.models.layers import KVCache
@@ -52,18 +53,26 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """An answer that was drawn."""
+class Rollouts:
+    """Answers that were drawn."""
 
-    prompt: tuple[int, ...]
-    ids: tuple[int, ...]
-    """The answer, with the token that ended it."""
-    logprobs_A: Tensor
-    """float64 (A,): log-probability of each token under the distribution it was drawn from."""
-    ended: bool
-    """Whether a stop token came before the limit."""
-    kept_AV: Tensor | None
+    answers: tuple[Answer, ...]
+    """Prompt and answer, with the token that ended it."""
+    logprobs_BA: Tensor
+    """float64: log-probability of each token under the distribution it was drawn from; 0 behind
+    an answer's end."""
+    ended_B: Tensor
+    """Booleans: whether a stop token came before the limit."""
+    kept_BAV: Tensor | None
     """Booleans: ids each token was drawn from, where top-k or top-p left some out."""
+
+    def rows(self) -> AnswerRows:
+        """The answers as a trainer reads them.
+
+        Raises:
+            DataError: There is none.
+        """
+        return replace(answer_rows(self.answers), kept_BAV=self.kept_BAV)
 
 
 @torch.no_grad()
@@ -75,7 +84,7 @@ def sample(
     *,
     seed: int = 0,
     copies: int = 1,
-) -> list[Rollout]:
+) -> Rollouts:
     """Draw `copies` answers to each prompt; those to one prompt follow each other.
 
     Which uniform number a token is drawn with depends on (seed, place of the answer, place in the
@@ -99,16 +108,18 @@ def sample(
     shape = len(prompts) * copies, sampling.max_new_tokens
     uniform = torch.rand(shape, generator=draw, dtype=torch.float64)
     stop = torch.tensor(sorted(set(stop_ids)), dtype=torch.long)
-    found: dict[int, Rollout] = {}
+    parts: list[_Part] = []
+    order: list[int] = []
     at_once = max(1, MOST_ROWS // copies)
     for length in sorted(by_length):
         numbers = by_length[length]
         for first in range(0, len(numbers), at_once):
             some = numbers[first : first + at_once]
-            answers = [number * copies + copy for number in some for copy in range(copies)]
+            here = [number * copies + copy for number in some for copy in range(copies)]
             batch = _Batch(model, [tuple(prompts[n]) for n in some], copies, sampling, stop)
-            found |= zip(answers, batch.run(uniform[answers]), strict=True)
-    return [found[number] for number in range(len(prompts) * copies)]
+            parts.append(batch.run(uniform[here]))
+            order += here
+    return _joined(parts, order)
 
 
 def filtered(logits_BV: Tensor, top_k: int | None, top_p: float | None) -> Tensor | None:
@@ -212,12 +223,12 @@ class _Batch:
         self._cache.take(repeated)
         self._logits_BV = logits_PV[repeated]
 
-    def run(self, uniform: Tensor) -> list[Rollout]:
+    def run(self, uniform: Tensor) -> _Part:
         """The answers, in the order of the prompts, drawn with (B, max_new_tokens) numbers."""
         count = len(self._prompts)
         ids = torch.zeros(count, self._steps, dtype=torch.long)
         logprobs = torch.zeros(count, self._steps, dtype=torch.float64)
-        kept: list[tuple[Tensor, Tensor]] = []
+        kept: Tensor | None = None
         lengths = torch.zeros(count, dtype=torch.long)
         ended = torch.zeros(count, dtype=torch.bool)
         here = torch.arange(count)  # which answer each row of the batch is
@@ -233,23 +244,22 @@ class _Batch:
                 self._logits_BV, self._sampling, uniform[here, step]
             )
             if kept_BV is not None:
-                kept.append((here, kept_BV))
+                if kept is None:
+                    kept = kept_BV.new_ones(count, self._steps, kept_BV.shape[1])
+                kept[here, step] = kept_BV
             ids[here, step] = torch.where(going, chosen_B, 0)
             logprobs[here, step] = torch.where(going, logprob_B, 0.0)
             lengths[here[going]] += 1
             ended[here] |= torch.isin(chosen_B, self._stop)
             if step + 1 < self._steps and not ended[here].all():
                 self._logits_BV = self._read(chosen_B[:, None])
-        return [
-            Rollout(
-                self._prompts[row],
-                tuple(ids[row, :length].tolist()),
-                logprobs[row, :length].clone(),
-                bool(ended[row]),
-                _kept(kept, row, length),
+        answers = [
+            Answer(prompt, tuple(row[:length]))
+            for prompt, row, length in zip(
+                self._prompts, ids.tolist(), lengths.tolist(), strict=True
             )
-            for row, length in enumerate(lengths.tolist())
         ]
+        return _Part(answers, logprobs, ended, kept)
 
     def _read(self, ids_BT: Tensor) -> Tensor:
         """(B, V) logits after the last of these ids, which the cache takes in."""
@@ -258,8 +268,34 @@ class _Batch:
         return logits_BV
 
 
-def _kept(steps: Sequence[tuple[Tensor, Tensor]], row: int, length: int) -> Tensor | None:
-    """(A, V) of one answer, out of what each step kept of the rows then in the batch."""
-    if not steps:
-        return None
-    return torch.stack([kept[(here == row).nonzero()[0, 0]] for here, kept in steps[:length]])
+@dataclass(frozen=True)
+class _Part:
+    """Answers of one batch; tensors as long as its limit."""
+
+    answers: list[Answer]
+    logprobs_BA: Tensor
+    ended_B: Tensor
+    kept_BAV: Tensor | None
+
+
+def _joined(parts: Sequence[_Part], order: Sequence[int]) -> Rollouts:
+    """The batches' answers by their places in `order`, tensors cut to the longest answer."""
+    answers = [answer for part in parts for answer in part.answers]
+    longest = max((len(answer.ids) for answer in answers), default=0)
+    back = torch.tensor(order, dtype=torch.long).argsort()
+
+    def join(tensors: Sequence[Tensor], value: float) -> Tensor:
+        widened = []
+        for tensor in tensors:
+            missing = longest - tensor.shape[1]
+            shape = tensor.shape[0], max(missing, 0), *tensor.shape[2:]
+            widened.append(torch.cat((tensor[:, :longest], tensor.new_full(shape, value)), 1))
+        return torch.cat(widened)[back]
+
+    kept = [part.kept_BAV for part in parts if part.kept_BAV is not None]
+    return Rollouts(
+        tuple(answers[place] for place in back.tolist()),
+        join([part.logprobs_BA for part in parts], 0.0) if parts else torch.zeros(0, 0),
+        torch.cat([part.ended_B for part in parts])[back] if parts else torch.zeros(0).bool(),
+        join(kept, 1.0) if kept else None,
+    )

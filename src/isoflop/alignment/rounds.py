@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from isoflop.alignment.answers import Answer, AnswerRows, answer_rows, by_length, with_kept
+from isoflop.alignment.answers import AnswerRows, by_length
 from isoflop.alignment.answers import frozen_logprobs as logprobs_of
 from isoflop.alignment.policy import adapt_kl_coef
 from isoflop.alignment.policy_recipe import PolicyRecipe, RolloutConfig
@@ -186,18 +186,14 @@ def draw_round(policy: Policy, setting: Setting, recipe: PolicyRecipe, number: i
         seed=round_seed(recipe.train.seed, number, "draws"),
         copies=rollouts.answers,
     )
-    rows = answer_rows([Answer(each.prompt, each.ids) for each in drawn])
-    kept = [each.kept_AV for each in drawn if each.kept_AV is not None]
-    rows = with_kept(rows, kept or None)
+    rows, ended_B = drawn.rows(), drawn.ended_B
     attempts = [
-        Attempt(questions[i // rollouts.answers].row, each.prompt, each.ids, setting.decode(each.ids))
-        for i, each in enumerate(drawn)
+        Attempt(questions[i // rollouts.answers].row, each, setting.decode(each.ids))
+        for i, each in enumerate(drawn.answers)
     ]
-    ended_B = torch.tensor([each.ended for each in drawn])
     reward_B = setting.reward(attempts) - rollouts.missing_stop_penalty * (~ended_B).double()
     size, heat = recipe.train.micro_batch_answers, rollouts.temperature
-    logprobs = torch.nn.utils.rnn.pad_sequence([d.logprobs_A for d in drawn], batch_first=True)
-    sampler_BA = logprobs.to(policy.decoder.lm_head.weight.dtype)
+    sampler_BA = drawn.logprobs_BA.to(policy.decoder.lm_head.weight.dtype)
     one_step = rollouts.epochs * rollouts.minibatches == 1
     old_BA = None if one_step else logprobs_of(policy.decoder, rows, heat, size)
     reference_BA = logprobs_of(setting.reference, rows, heat, size) if policy.kl_coef else None
