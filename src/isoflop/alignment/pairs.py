@@ -110,9 +110,7 @@ def _pairs(
     return found
 
 
-def encode_answer(
-    chat: Chat, row: Mapping[str, Any], said: Any, max_tokens: int
-) -> Answer | None:
+def encode_answer(chat: Chat, row: Mapping[str, Any], said: Any, max_tokens: int) -> Answer | None:
     """A row's prompt with an answer to it; None if the two are longer than `max_tokens`.
 
     Args:
@@ -138,7 +136,7 @@ def encode_answer(
 
 
 def batch_numbers(step: int, size: int, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Which of `count` items the batch of a step holds: epoch after epoch, each in a fresh order."""
+    """Which of `count` items the batch of a step holds: each epoch in a fresh order."""
     return shuffled(np.arange(step * size, (step + 1) * size), count, seed)
 
 

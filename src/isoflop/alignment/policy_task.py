@@ -12,7 +12,6 @@ import torch
 from isoflop.alignment.grpo import grpo_advantages, grpo_loss
 from isoflop.alignment.policy_recipe import GrpoRecipe, PolicyRecipe, PpoRecipe
 from isoflop.alignment.ppo import ppo_advantages, ppo_loss
-from isoflop.alignment.reward_model import RewardModel
 from isoflop.alignment.rewards import Attempt, is_correct
 from isoflop.alignment.rollout import Rollouts, Sampling, sample
 from isoflop.alignment.rounds import Experience, Policy, Rounds, Setting
@@ -55,18 +54,15 @@ def steps_of(recipe: PolicyRecipe) -> int:
     return recipe.train.rounds * rollouts.epochs * rollouts.minibatches
 
 
-def policy_optimizer(policy: Policy, config: OptimizerConfig, critic_rate: float) -> torch.optim.Optimizer:
+def policy_optimizer(
+    policy: Policy, config: OptimizerConfig, critic_rate: float
+) -> torch.optim.Optimizer:
     """The recipe's optimizer over the actor, and over the critic at a multiple of its rate."""
     optimizer = build_optimizer(policy.decoder, config)
     if policy.critic is not None:
         for group in build_optimizer(policy.critic, config).param_groups:
             optimizer.add_param_group({**group, "lr_scale": group["lr_scale"] * critic_rate})
     return optimizer
-
-
-def new_critic(decoder: Decoder, start: RewardModel | None = None) -> RewardModel:
-    """A critic that begins as a reward model, or as a decoder that values everything at 0."""
-    return RewardModel(decoder) if start is None else start
 
 
 # --- judging -------------------------------------------------------------------------------
@@ -85,9 +81,9 @@ def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict
     ]
     reward_B = setting.reward(attempts)
     scores = {
-        "reward": reward_B.mean().item(),
-        "ended": drawn.ended_B.double().mean().item(),
-        "answer_tokens": sum(len(each.ids) for each in answers) / len(answers),
+        "held_out_reward": reward_B.mean().item(),
+        "held_out_ended": drawn.ended_B.double().mean().item(),
+        "held_out_tokens": sum(len(each.ids) for each in answers) / len(answers),
     }
     judged = [a for a in attempts if "answer" in a.row or "verifier" in a.row]
     if judged:

@@ -218,9 +218,7 @@ def draw_round(policy: Policy, setting: Setting, recipe: PolicyRecipe, number: i
 
 def sampling_of(rollouts: RolloutConfig) -> Sampling:
     """How a recipe's answers are drawn."""
-    return Sampling(
-        rollouts.max_new_tokens, rollouts.temperature, rollouts.top_k, rollouts.top_p
-    )
+    return Sampling(rollouts.max_new_tokens, rollouts.temperature, rollouts.top_k, rollouts.top_p)
 
 
 def round_seed(seed: int, number: int, what: str) -> int:
@@ -345,7 +343,7 @@ class Rounds:
             )
         with safe_open(path, "pt") as file:
             kept = json.loads(file.metadata()["experience"])
-            held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+            held: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         rows = AnswerRows(
             held["ids"], held["start"], held["answer"], held["mask"], held.get("kept")
         )

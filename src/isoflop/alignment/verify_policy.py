@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -63,7 +63,7 @@ class Method:
 
     name: str
     ppo: bool = False
-    grpo: GrpoConfig = GrpoConfig(clip_high=0.2)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
     kl: KlForm = "reverse-in-reward"
     beta: float = BETA
     temperature: float = 1.0
@@ -85,8 +85,8 @@ TABLE_METHODS = (
     Method("GRPO, k3 × ratio in the loss", kl="reverse-k3"),
 )
 WORD_METHODS = (
-    replace(GRPO, rounds=250, answers=256, learning_rate=0.01),
-    replace(PPO, rounds=250, answers=256, learning_rate=0.01),
+    replace(GRPO, rounds=260, answers=256, learning_rate=0.002),
+    replace(PPO, rounds=260, answers=256, learning_rate=0.002),
 )
 
 
@@ -148,7 +148,11 @@ def policy_checks(seed: int) -> Iterator[Check]:
         for method in methods:
             found = learn(world, method, seed)
             heat = "" if method.temperature == 1 else f", temperature {method.temperature}"
-            name = f"{method.name} on a {called}{heat}" if world is table else f"{method.name}, {called}{heat}"
+            name = (
+                f"{method.name} on a {called}{heat}"
+                if world is table
+                else f"{method.name}, {called}{heat}"
+            )
             yield Check(
                 name,
                 f"{found.closed:.3%} of the gap to π* closed, KL {found.kl:.4f}",

@@ -17,15 +17,16 @@ from torch import Tensor
 
 from isoflop.alignment.answers import Answer
 from isoflop.alignment.rewards import Attempt
+from isoflop.core.console import SILENT
 from isoflop.models.config import DecoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import draw_normal, initialise
+from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.step import BatchT, ModelT, Task
-from isoflop.core.console import SILENT
 
 WIDTH = 32
 
@@ -172,6 +173,7 @@ def train(
         checkpoint_every=steps,
         keep_checkpoints_at=frozenset(),
         tensorboard=False,
+        guard=GuardConfig(spike_z=0.0),
     )
     with TemporaryDirectory() as folder:
         run(model, build(model, config), rate, task, loop, Path(folder), SILENT)
