@@ -160,7 +160,7 @@ def by_length(rows: AnswerRows, batch: int, among: Tensor | None = None) -> Sequ
     that little is padding."""
     numbers = torch.arange(len(rows)) if among is None else among
     total_B = rows.start_B[numbers] + rows.lengths_B[numbers]
-    return numbers[total_B.argsort(stable=True)].split(batch)
+    return torch.split(numbers[total_B.argsort(stable=True)], batch)
 
 
 def spread(values_N: Tensor, rows: AnswerRows) -> Tensor:

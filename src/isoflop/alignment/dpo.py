@@ -123,7 +123,7 @@ def micro_batches(whole: PairBatch, numbers: Tensor, size: int) -> list[PairBatc
 def _alike(batch: PairBatch, size: int) -> Sequence[Tensor]:
     total = batch.rows.start_B + batch.rows.lengths_B
     longer_B = torch.maximum(*total.chunk(2))
-    return longer_B.argsort(stable=True).split(size)
+    return torch.split(longer_B.argsort(stable=True), size)
 
 
 def preference_scores(

@@ -165,4 +165,4 @@ def _scores(model: RewardModel, batch: RewardBatch) -> tuple[Tensor, Tensor]:
 def _alike(batch: RewardBatch, size: int) -> Sequence[Tensor]:
     total = batch.rows.start_B + batch.rows.lengths_B
     longer_B = torch.maximum(*total.chunk(2))
-    return longer_B.argsort(stable=True).split(size)
+    return torch.split(longer_B.argsort(stable=True), size)
