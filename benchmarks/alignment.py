@@ -158,7 +158,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
         InstructData(out / "sums"),
         adam,
         SftTrainConfig(
-            epochs=epochs, seq_len=32, global_batch_tokens=1024, micro_batch_tokens=1024,
+            epochs=epochs, seq_len=32, global_batch_tokens=512, micro_batch_tokens=512,
             seed=seed, evaluations=1, eval_answers=200, max_new_tokens=6, tensorboard=False,
         ),
     )  # fmt: skip
@@ -179,7 +179,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     by_group = GrpoRecipe(**common)
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
     chance = RewardTerm("regex", pattern=r"[^0-9]*\d*[02468]")  # half of all sums are even
-    scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=3))
+    scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
     styles = DpoRecipe(
         start, PreferenceData(out / "sums"), replace(gentle, learning_rate=1e-4), pairs,
         dpo=DpoConfig(beta=0.1),

@@ -39,26 +39,25 @@ def test_the_sampler_and_the_trainer_say_the_same_of_every_token(sampling: Sampl
 
 def test_a_token_is_chosen_as_for_one_user() -> None:
     draw = torch.Generator().manual_seed(0)
-    logits = torch.randn(60, 25, generator=draw, dtype=torch.float64) * 2
-    uniform = torch.rand(60, generator=draw, dtype=torch.float64)
+    logits = torch.randn(8, 25, generator=draw, dtype=torch.float64) * 2
+    places = (torch.arange(200) + 0.5) / 200
     for top_k, top_p in ((None, None), (5, None), (None, 0.6), (8, 0.5)):
         sampling = Sampling(1, 0.8, top_k, top_p)
-        kept = choose(logits, sampling, uniform)[2]
-        for row in range(0, 60, 6):
-            # Of the one-user sampler the shares are counted, of this one they are given.
-            alone = [
-                choose_one(logits[row], 0.8, top_k, top_p, (u + 0.5) / 200) for u in range(200)
-            ]
-            if kept is not None:
-                assert set(alone) <= set(kept[row].nonzero()[:, 0].tolist())
-            every, logprob, _ = choose(
-                logits[row].expand(200, -1), sampling, (torch.arange(200) + 0.5) / 200
-            )
-            for index in set(alone):
-                here = logprob[every == index]
-                assert alone.count(index) / 200 == pytest.approx(here[0].exp().item(), abs=0.011)
-    greedy, logprobs, _ = choose(logits, Sampling(1, 0.0), uniform)
-    assert greedy.tolist() == logits.argmax(-1).tolist()
+        for row_V in logits:
+            alone = [choose_one(row_V, 0.8, top_k, top_p, u) for u in places.tolist()]
+            every, logprob, kept = choose(row_V.expand(200, -1), sampling, places)
+            masked_V = row_V / 0.8 if kept is None else (row_V / 0.8).where(kept[0], -torch.inf)
+            for index, share in enumerate(masked_V.softmax(-1).tolist()):
+                for drawn in (alone, every.tolist()):
+                    assert drawn.count(index) / 200 == pytest.approx(share, abs=0.0051)
+                here = logprob[every == index].exp()
+                torch.testing.assert_close(here, torch.full_like(here, share))
+
+
+def test_the_likeliest_token_is_taken_at_temperature_zero() -> None:
+    logits = torch.randn(9, 25, generator=torch.Generator().manual_seed(0))
+    ids, logprobs, _ = choose(logits, Sampling(1, 0.0), torch.full((9,), 0.99))
+    assert ids.tolist() == logits.argmax(-1).tolist()
     assert not logprobs.any()
 
 

@@ -69,7 +69,7 @@ def test_the_bound_of_chi_square_is_scipys() -> None:
 
     for freedom in (9, 11, 59, 200):
         right = stats.chi2.ppf(0.999, freedom)
-        assert chi_square_bound(freedom) == pytest.approx(right, rel=5e-3)
+        assert chi_square_bound(freedom) == pytest.approx(right, rel=1e-9)
 
 
 def test_texts_pairs_and_scores_pass() -> None:

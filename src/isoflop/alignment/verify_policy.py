@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from scipy.special import gammaincinv
 
 from isoflop.alignment.answers import frozen_logprobs
 from isoflop.alignment.policy import gae
@@ -209,9 +210,8 @@ def _frequencies(model: Decoder, seed: int) -> Check:
 
 
 def chi_square_bound(freedom: int) -> float:
-    """The 99.9 % point of χ² (Wilson & Hilferty 1931, within 0.5 % from ten degrees on)."""
-    part = 2 / (9 * freedom)
-    return freedom * (1 - part + 3.0902 * part**0.5) ** 3
+    """The 99.9 % point of χ² with so many degrees of freedom."""
+    return float(2 * gammaincinv(freedom / 2, 0.999))
 
 
 def gae_check(seed: int) -> Check:
