@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from isoflop.alignment.dpo_recipe import DpoRecipe, RewardRecipe
+from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
@@ -29,6 +31,10 @@ RECIPES = {
     "demo-data.toml": DataRecipe,
     "instruct.toml": InstructRecipe,
     "sft.toml": SftRecipe,
+    "reward.toml": RewardRecipe,
+    "dpo.toml": DpoRecipe,
+    "grpo.toml": GrpoRecipe,
+    "ppo.toml": PpoRecipe,
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
@@ -204,6 +210,10 @@ def test_a_recipe_loads_and_says_how_to_run_it(name: str) -> None:
 COMMAND_OF = {
     DataRecipe: "data build",
     LadderRecipe: "ladder",
+    RewardRecipe: "reward",
+    DpoRecipe: "dpo",
+    GrpoRecipe: "grpo",
+    PpoRecipe: "ppo",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",
 }
