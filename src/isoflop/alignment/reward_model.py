@@ -34,13 +34,14 @@ from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
+from isoflop.models.initialise import draw_normal
 
 KIND = "reward-model"
 _HEAD, _FACTS, _DECODER = "head.safetensors", "reward.json", "decoder"
 
 
 class RewardModel(nn.Module):
-    """Scores of texts: gain · (head · last state) + bias, one for each head.
+    """Scores of texts: gain · (head · last state) + bias, one for each head, of zeros at first.
 
     Args:
         decoder: Its output layer is not used.
@@ -60,6 +61,14 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.head.weight)
         self.register_buffer("gain_R", torch.ones(len(heads), dtype=weight.dtype))
         self.register_buffer("bias_R", torch.zeros(len(heads), dtype=weight.dtype))
+
+    @torch.no_grad()
+    def draw_heads(self, seed: int) -> None:
+        """Fill the heads from a seed, with variance 1/(D + 1) (Stiennon et al. 2020): with heads of
+        zeros a decoder whose blocks are still the identity would get no gradient at all."""
+        weight_RD = self.head.weight
+        std = (weight_RD.shape[1] + 1) ** -0.5
+        weight_RD.copy_(draw_normal(seed, "head", weight_RD.shape, std))
 
     def raw(self, ids_BT: Tensor) -> Tensor:
         """(B, T, R) head · state at every position."""

@@ -84,6 +84,7 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
     pairs = open_pairs(recipe.data.set, chat, train.max_tokens or decoder.config.max_seq_len)
     heads = heads_of(pairs.train)
     model = RewardModel(decoder, heads)
+    model.draw_heads(train.seed)
     data = reward_batch(pairs.train, heads, recipe.reward.use_margins)
     known = [pair for pair in pairs.held_out if (pair.head or "reward") in heads]
     held_out = reward_batch(known[: train.eval_pairs], heads, False) if known else None

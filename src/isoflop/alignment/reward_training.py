@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -90,16 +91,16 @@ def reward_task(
 class JudgedPairs:
     """Scores of pairs, each by its own head; numpy arrays of float64."""
 
-    chosen_B: np.ndarray[tuple[int], np.dtype[np.float64]]
-    rejected_B: np.ndarray[tuple[int], np.dtype[np.float64]]
-    longer_B: np.ndarray[tuple[int], np.dtype[np.float64]]
+    chosen_B: npt.NDArray[np.float64]
+    rejected_B: npt.NDArray[np.float64]
+    longer_B: npt.NDArray[np.float64]
     """Tokens by which the chosen answer is longer."""
 
     @property
-    def hits(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def hits(self) -> npt.NDArray[np.float64]:
         """1 where the chosen answer scores higher, ½ where both score the same."""
         difference_B = self.chosen_B - self.rejected_B
-        return (difference_B > 0) + 0.5 * (difference_B == 0)
+        return np.where(difference_B == 0, 0.5, (difference_B > 0).astype(np.float64))
 
 
 @torch.no_grad()
