@@ -110,7 +110,7 @@ def test_a_policy_run_writes_a_run_directory_and_is_not_done_twice(
     assert result["steps"] == steps
     assert result["rounds"] == 4 if name == "grpo" else result["rounds"] >= 4
     assert 0 <= result["exact_match"] <= 1
-    for file in ("manifest.json", "config.json", "events.jsonl", "model/chat_template.jinja"):
+    for file in ("manifest.json", "config.json", "forecast.json", "model/chat_template.jinja"):
         assert (tmp_path / "run" / file).exists()
     rows = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"reward", "kl", "kl_coef", "clipped", "sampler_mismatch", "dead_groups"} <= {*rows[0]}

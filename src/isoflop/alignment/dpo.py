@@ -30,6 +30,10 @@ from isoflop.models.decoder import Decoder
 from isoflop.training.step import Task
 
 
+_ROUNDING = 1e-4
+"""Nats between two computations of the same log-probability."""
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """Pairs, or rated answers with mismatched ones, ready to learn from."""
@@ -145,8 +149,9 @@ def preference_scores(
         rejected.append(moved[part.n_valid :])
     up, down = torch.cat(chosen), torch.cat(rejected)
     margin = config.beta * (up - down)
-    # A pair on which the policy is the reference says nothing of it: half a hit.
-    hits = (margin > 0).double() + 0.5 * (margin == 0).double()
+    # A pair that the policy moved no further apart than rounding does says nothing: half a hit.
+    same = (up - down).abs() <= _ROUNDING
+    hits = torch.where(same, 0.5, (margin > 0).double())
     return {
         "loss": loss,
         "accuracy": hits.mean().item(),

@@ -152,6 +152,9 @@ class PolicyTrain:
     """Held-out evaluations during the run, evenly spaced, the last at the end."""
     eval_answers: int = 200
     """Most held-out prompts that are answered at each evaluation, greedily."""
+    forecast_answers: int = 16
+    """Answers of the reference to each of up to 64 prompts, from which forecast.json tells before
+    the run what it can come to; 0 for none."""
     checkpoint_every: int = 50
     """Steps between checkpoints."""
     tensorboard: bool = True
@@ -256,6 +259,8 @@ def _problems(recipe: PolicyRecipe) -> Iterator[str]:
         yield f"rollouts.minibatches = {rollouts.minibatches} are more than there are answers"
     if rollouts.most_correction is not None and rollouts.most_correction < 1:
         yield f"rollouts.most_correction = {rollouts.most_correction} must be at least 1"
+    if train.forecast_answers < 0:
+        yield f"train.forecast_answers = {train.forecast_answers} must not be negative"
     if train.threads is not None and train.threads < 1:
         yield f"train.threads = {train.threads} must be at least 1"
     if kl.coef < 0:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isoflop.alignment.chat import Chat, open_chat
+from isoflop.alignment.policy_forecast import foretell, settle
 from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe
 from isoflop.alignment.policy_task import (
     greedy_scores,
@@ -102,6 +103,7 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     answers = rollouts.prompts * rollouts.answers
     step_tokens = positions * answers // rollouts.minibatches
     rate = recipe.ppo.critic_rate if isinstance(recipe, PpoRecipe) else 1.0
+    foretell(recipe, setting, out)
     progress.start(out.name, steps * step_tokens, "tokens")
     state = run(
         policy,
@@ -116,6 +118,7 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     )
     last = json.loads((out / "evals.jsonl").read_text().splitlines()[-1])
     save_chat_model(model, out / "model", recipe.model.path, chat, recipe.data.set)
+    settle(out)
     before = greedy_scores(setting.reference, setting, rollouts.max_new_tokens)
     scored = bool(before)
     if "exact_match" in before:
