@@ -109,10 +109,11 @@ def planted(
         if abs(total[0] - total[1]) < 0.5:
             continue
         better = 0 if total[0] > total[1] else 1
-        if draw.random() < (0.5 if shuffled else NOISE):
+        wrong = draw.random() < (0.5 if shuffled else NOISE)
+        if wrong:
             better = 1 - better
-        asked = f"word {len(rows)}"
-        rows.append({"prompt": asked, "chosen": words[better], "rejected": words[1 - better]})
+        pair = {"chosen": words[better], "rejected": words[1 - better]}
+        rows.append({"prompt": f"word {len(rows)}", **pair, "right": not wrong})
     return rows
 
 
@@ -223,10 +224,11 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
         before = style_rate(out / "sft" / "model", prompts, seed)
         after = style_rate(result.run / "model", prompts, seed)
         return f"target rate {before:.3f} → {after:.3f} ({after / before:.1f}×)"
-    best = 0.5 if name == "shuffled" else 1 - NOISE
-    rows = instruct.open_set(out / ("shuffled" if name == "shuffled" else "scores"))
-    n = len(rows.rows("preference", "held_out"))
-    return f"held-out accuracy {result.accuracy:.3f} of {best:.3f} ({n} pairs)"
+    found = instruct.open_set(out / ("shuffled" if name == "shuffled" else "scores"))
+    rows = found.rows("preference", "held_out")
+    # What the planted scores themselves order as the labels say: nothing that is right has more.
+    best = sum(row["right"] for row in rows) / len(rows)
+    return f"held-out accuracy {result.accuracy:.3f} of {best:.3f} ({len(rows)} pairs)"
 
 
 def main() -> None:
@@ -234,8 +236,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("build/alignment"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=float, default=8.0, help="of SFT")
-    parser.add_argument("--rounds", type=int, default=120, help="of GRPO and PPO")
+    parser.add_argument("--epochs", type=float, default=5.0, help="of SFT")
+    parser.add_argument("--rounds", type=int, default=100, help="of GRPO and PPO")
     parser.add_argument("--stages", nargs="+", help="only these")
     options = parser.parse_args()
     torch.set_num_threads(1)
