@@ -29,7 +29,6 @@ from isoflop.alignment.preference import (
 from isoflop.models.decoder import Decoder
 from isoflop.training.step import Task
 
-
 _ROUNDING = 1e-4
 """Nats between two computations of the same log-probability."""
 
