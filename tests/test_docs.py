@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from isoflop import cli
+from isoflop.alignment.dpo_recipe import DpoRecipe, RewardRecipe
+from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.main import COMMANDS, main
 from isoflop.core.errors import RecipeError
@@ -32,6 +34,10 @@ RECIPES = {
     "instruct.toml": InstructRecipe,
     "instruct-tools.toml": InstructRecipe,
     "sft.toml": SftRecipe,
+    "reward.toml": RewardRecipe,
+    "dpo.toml": DpoRecipe,
+    "grpo.toml": GrpoRecipe,
+    "ppo.toml": PpoRecipe,
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
@@ -211,6 +217,10 @@ COMMAND_OF = {
     InstructRecipe: "data instruct",
     SftRecipe: "sft",
     LadderRecipe: "ladder",
+    RewardRecipe: "reward",
+    DpoRecipe: "dpo",
+    GrpoRecipe: "grpo",
+    PpoRecipe: "ppo",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",
 }

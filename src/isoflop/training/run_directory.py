@@ -30,9 +30,9 @@ FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
 CONFIG = "config.json"
 _FREE = (
-    "data.shards", "data.pairs", "data.set", "data.tokenizer", "model.path", "train.threads",
-    "train.micro_batch_tokens", "train.device", "train.recompute", "train.activation_bytes",
-    "train.compile", "train.native_kernels", "processes", "forecast.",
+    "data.shards", "data.pairs", "data.set", "data.replay", "data.tokenizer", "model.path",
+    "train.threads", "train.micro_batch_tokens", "train.device", "train.recompute",
+    "train.activation_bytes", "train.compile", "train.native_kernels", "processes", "forecast.",
 )  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""
