@@ -8,7 +8,9 @@ import pytest
 
 from isoflop.serving.text_stream import TextStream
 
-ALPHABET = list("ab \n#STOP") + list("中文模型，。🙂👩‍👩‍👧é") + ["停止", "###", "STOP", "ST", "🙂🙂"]
+ALPHABET = (
+    list("ab \n#STOP") + list("中文模型，。🙂👩‍👩‍👧é") + ["停止", "###", "STOP", "ST", "🙂🙂"]
+)
 STOPS = ["STOP", "停止", "###", "🙂🙂", "\n\n", "ab a", "S", "b#"]
 
 

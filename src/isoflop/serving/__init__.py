@@ -1,1 +1,1 @@
-"""Serving a model: an engine for many requests at once, OpenAI's API, a chat page, safety, feedback."""
+"""Serving a model: an engine for many requests, OpenAI's API, a page, safety, feedback."""

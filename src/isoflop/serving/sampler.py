@@ -70,8 +70,15 @@ class Sampling:
     def penalises(self) -> bool:
         """Whether logits depend on the tokens before them beyond what the model makes of them."""
         return (
-            self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
         )
+
+    @property
+    def filters(self) -> bool:
+        """Whether unlikely tokens are left out."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 _RANGES = (
@@ -150,7 +157,11 @@ def choose(logits_V: Floats, sampling: Sampling, choice: int, position: int) -> 
     falls on."""
     if sampling.temperature == 0:
         return int(logits_V.argmax())
-    ids, probability = distribution(logits_V, sampling)
+    if sampling.filters:
+        ids, probability = distribution(logits_V, sampling)
+    else:  # nothing is cut off, so nothing need be sorted
+        ids = np.arange(len(logits_V))
+        probability = np.exp((logits_V - logits_V.max()) / sampling.temperature)
     total = np.cumsum(probability)
     place = np.searchsorted(total, uniform(sampling.seed, choice, position) * total[-1], "right")
     return int(ids[min(int(place), len(ids) - 1)])
