@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop.serving.cache import BLOCK, BlockPool, block_hashes
+from isoflop.serving.cache import BlockPool, block_hashes
+from isoflop.serving.settings import BLOCK
 
 
 @settings(max_examples=60, deadline=None)

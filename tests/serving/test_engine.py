@@ -13,10 +13,10 @@ from isoflop.core.errors import RecipeError
 from isoflop.models.config import DECODER_FORMS, ExpertsConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import generate
-from isoflop.serving.cache import BLOCK
-from isoflop.serving.engine import Engine, EngineConfig
+from isoflop.serving.engine import Engine
 from isoflop.serving.request import Answer, Output, Request
 from isoflop.serving.sampler import Sampling
+from isoflop.serving.settings import BLOCK, EngineConfig
 
 BYTES = [bytes([65 + index % 26]) for index in range(97)]
 

@@ -9,8 +9,8 @@ import torch
 
 from isoflop.models.config import DECODER_FORMS, ExpertsConfig
 from isoflop.models.decoder import Decoder
-from isoflop.serving.cache import BLOCK
 from isoflop.serving.forward import PagedDecoder, Unit, rows_are_independent
+from isoflop.serving.settings import BLOCK
 
 GPT2, LLAMA = DECODER_FORMS["gpt2"], DECODER_FORMS["llama"]
 FORMS = {

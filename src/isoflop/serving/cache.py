@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BLOCK = 32
-"""Positions of a block: of memory, of reuse, and of a prompt computed at once."""
+from isoflop.serving.settings import BLOCK
 
 
 def block_hashes(tokens: Sequence[int]) -> list[bytes]:

@@ -17,45 +17,14 @@ from torch import Tensor
 
 from isoflop.core.errors import RecipeError
 from isoflop.models.decoder import Decoder
-from isoflop.serving.cache import BLOCK, BlockPool
+from isoflop.serving.cache import BlockPool
 from isoflop.serving.forward import PagedDecoder, rows_are_independent
 from isoflop.serving.request import Answer, Finish, Output, Request, Sink
 from isoflop.serving.scheduler import Scheduler, Work, prompt_lookup
 from isoflop.serving.sequence import AnswerInProgress
+from isoflop.serving.settings import BLOCK, EngineConfig
 
 _LOGIT_ROWS = 256
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """How much an engine takes on at once; none of it changes an answer.
-
-    Raises:
-        RecipeError: A value is out of its range.
-    """
-
-    cache_tokens: int | None = None
-    """Positions of key–value memory; None is enough for `most_running` sequences of the model's
-    full length, but at most 262,144."""
-    token_budget: int = 256
-    """Tokens computed in one step."""
-    most_running: int = 32
-    """Answers under way at once."""
-    draft_tokens: int = 3
-    """Tokens guessed ahead by prompt lookup, while so few answers run that they ride along in
-    rows that fill the batch up anyway; 0 for none."""
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name} = {getattr(self, name)} must be at least {least}"
-            for name, least in (
-                ("cache_tokens", BLOCK), ("token_budget", 1), ("most_running", 1),
-                ("draft_tokens", 0),
-            )
-            if getattr(self, name) is not None and getattr(self, name) < least
-        ]  # fmt: skip
-        if problems:
-            raise RecipeError("; ".join(problems), where="serve")
 
 
 _MOST_DEFAULT_CACHE = 262_144

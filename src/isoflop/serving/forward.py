@@ -33,7 +33,7 @@ from isoflop.models.layers import (
     causal_bias,
 )
 from isoflop.models.moe import MixtureOfExperts, SharedExperts
-from isoflop.serving.cache import BLOCK
+from isoflop.serving.settings import BLOCK
 
 ROWS = 4
 """Batches are filled up to a multiple of this."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -57,6 +57,8 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end an answer."""
+    visible: Mapping[int, bytes] = field(default_factory=dict)
+    """Tokens that usually show nothing → what stands in the text for them."""
     logprobs: int | None = None
     """Report the log-probability of each token and of this many likeliest ones."""
     prompt_logprobs: bool = False

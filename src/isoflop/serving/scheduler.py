@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from isoflop.serving.cache import BLOCK, BlockPool, block_hashes
+from isoflop.serving.cache import BlockPool, block_hashes
 from isoflop.serving.forward import Unit
+from isoflop.serving.settings import BLOCK
 
 
 @dataclass(eq=False)

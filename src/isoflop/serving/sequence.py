@@ -129,7 +129,7 @@ class AnswerInProgress(Progress):
         text = ""
         ends = token in request.stop_ids
         if not ends:
-            text = self.stream.push(token_bytes[token])
+            text = self.stream.push(request.visible.get(token, token_bytes[token]))
         if request.logprobs is not None:
             score = self._score(logits_V, token)
             self.scores.append((begin, self.stream.decoded, score))
