@@ -45,6 +45,7 @@ class CallFinder:
         self._open = OPEN_TAG if by_tag else TURN_MARK
         self._close = CLOSE_TAG if by_tag else None
         self._held = ""
+        self._after_call = False
         self.n_calls = 0
 
     def push(self, text: str) -> tuple[str, list[FoundCall]]:
@@ -53,6 +54,9 @@ class CallFinder:
         said = ""
         calls: list[FoundCall] = []
         while True:
+            if self._after_call:  # the lines between calls are no text
+                self._held = self._held.lstrip("\n")
+                self._after_call = not self._held
             before, mark, after = self._held.partition(self._open)
             if not mark:
                 keep = _overlap(self._held, self._open)
@@ -69,7 +73,7 @@ class CallFinder:
             else:
                 calls.append(call)
                 self.n_calls += 1
-            self._held = rest.lstrip("\n") if call is not None else rest
+            self._held, self._after_call = rest, call is not None
 
     def finish(self) -> tuple[str, list[FoundCall]]:
         """The rest, at the end of the answer: a call that is whole, or else text."""
