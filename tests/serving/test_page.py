@@ -28,7 +28,8 @@ const until = async check => {
   throw new Error("never: " + check);
 };
 const press = (node, key, more = {}) =>
-  node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
+  node.dispatchEvent(
+    new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
 const type = async text => {
   $("text").value = text;
   press($("text"), "Enter");

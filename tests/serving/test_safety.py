@@ -1,4 +1,4 @@
-"""The filter finds what is disguised, lets ordinary text through, and never lets a term slip out."""
+"""The filter finds what is disguised, lets ordinary text through, and lets no term slip out."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_disguised_term_is_found_where_it_stands(lists: Path, name: str) -> No
 @pytest.mark.parametrize(
     "text",
     ["unforbiddenly", "forbidde n", "make a cake", "the bomb squad", "禁止词语", "fordbidden",
-     "make " + "x " * 60 + "bomb", "bad sentence", "YmFzZTY0IG9mIG5vdGhpbmcgYmFkIGF0IGFsbA=="],
+     "make " + "filler " * 20 + "bomb", "bad sentence", "YmFzZTY0IG9mIG5vdGhpbmcgYmFkIGF0IGFsbA=="],
 )  # fmt: skip
 def test_what_is_not_listed_is_let_through(lists: Path, text: str) -> None:
     assert filter_of(lists).subjects(text) == []
@@ -165,8 +165,6 @@ def test_a_server_refuses_blocks_and_moderates(serving: Any, lists: Path) -> Non
         _, result, _ = guarded.ask("/v1/moderations", {"input": ["forbidden", "fine"]})
         assert [each["flagged"] for each in result["results"]] == [True, False]
         assert result["results"][0]["categories"]["words"] is True
-        # A model that can say nothing else: every token but those of the term is forbidden to it.
-        _, ids, _ = guarded.ask("/tokenize", {"prompt": "f o r b i d d e n"})
         grammar = {"type": "json_schema", "json_schema": {"name": "x", "schema": {
             "enum": ["it is forbidden here"]}}}  # fmt: skip
         for stream in (False, True):

@@ -22,8 +22,8 @@ _LOOKALIKES = str.maketrans(
 )
 _LEET = str.maketrans("0134578@$!|+", "oieastbasilt")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{16,4096}={0,2}")
-# Single letters with one and the same kind of gap between them: `b o m b`, `b-o-m-b`, `炸.弹`.
-_SPACED = re.compile(r"(?<!\w)\w(?:[ .\-_*·,、]{1,2}\w(?!\w))+")
+# Single letters with one and the same gap between them: `b o m b`, `b-o-m-b`, `炸.弹`.
+_SPACED = re.compile(r"(?<!\w)\w([ .\-_*·,、]{1,2})\w(?!\w)(?:\1\w(?!\w))*")
 _HAN_GAP = re.compile(r"(?<=[\u3400-\u9fff])[ .\-_*·,、|/]{1,2}(?=[\u3400-\u9fff])")
 
 
@@ -51,7 +51,7 @@ def plain(text: str) -> View:
         if character in _ZERO_WIDTH:
             continue
         if character.isascii():
-            out.append(character.lower())
+            out.append(" " if character.isspace() else character.lower())
             places.append(place)
             continue
         for part in unicodedata.normalize("NFKD", character).casefold().translate(_LOOKALIKES):
@@ -64,13 +64,12 @@ def plain(text: str) -> View:
 def views(text: str) -> Iterator[View]:
     """The text in every spelling that is looked at; the plain one first."""
     base = plain(text)
-    yield base
-    leet = base.text.translate(_LEET)
-    if leet != base.text:
-        yield View(leet, base.start, base.end)
     joined = _joined(base)
-    if joined is not None:
-        yield joined
+    for view in (base,) if joined is None else (base, joined):
+        yield view
+        leet = view.text.translate(_LEET)
+        if leet != view.text:
+            yield View(leet, view.start, view.end)
     yield View(codecs.encode(base.text, "rot13"), base.start, base.end)
     yield from _decoded(text)
 

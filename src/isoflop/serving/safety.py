@@ -26,6 +26,8 @@ LISTS = Path(__file__).with_name("safety_lists")
 WINDOW = 80
 """Characters within which the parts of a rule must stand."""
 _CONTEXT = 2 * WINDOW
+_KEY = 3
+_GAPS = " .-_*·,、|/"
 _HAN = re.compile(r"[\u2e80-\u9fff]")
 # What may be the beginning of a number, an address or a key at the end of a text.
 _OPEN_PII = re.compile(r"(?:[\d+(][\d ().+\-]{0,40})?[!-~]{0,600}$")
@@ -37,18 +39,20 @@ class Rule:
 
     category: str
     groups: tuple[re.Pattern[str], ...]
-    terms: tuple[str, ...]
-    """All of them, as they are spelled."""
+    terms: tuple[tuple[str, ...], ...]
+    """Of each group, as they are spelled."""
 
     def find(self, view: View) -> list[tuple[int, int]]:
         """Spans of the view: from the first to the last part of each occurrence."""
-        places = [[match.span() for match in group.finditer(view.text)] for group in self.groups]
-        if not all(places):
-            return []
+        places: list[list[tuple[int, int]]] = []
+        for group in reversed(self.groups):  # what is spoken of is rarer than what is done to it
+            places.append([match.span() for match in group.finditer(view.text)])
+            if not places[-1]:
+                return []
         found = []
-        for anchor in places[-1]:
+        for anchor in places[0]:
             spans = [anchor]
-            for others in places[:-1]:
+            for others in places[1:]:
                 near = min(others, key=lambda span: abs(span[0] - anchor[0]))
                 if abs(near[0] - anchor[0]) > WINDOW:
                     break
@@ -79,7 +83,11 @@ class SafetyFilter:
         self.rules, self.mode = rules, mode
         self.categories = sorted({rule.category for rule in rules})
         self._audit, self._lock = audit, threading.Lock()
-        terms = {term for rule in rules for term in rule.terms}
+        terms = {term for rule in rules for group in rule.terms for term in group}
+        # Rules are tried where each group has a term whose beginning the text holds.
+        self._keys = [
+            [frozenset(term[:_KEY] for term in group) for group in rule.terms] for rule in rules
+        ]
         self._starts = frozenset(term[:size] for term in terms for size in range(1, len(term)))
         self._longest = max(map(len, terms), default=1)
 
@@ -88,10 +96,19 @@ class SafetyFilter:
         hits = {
             Hit("category", rule.category, *view.span(begin, end))
             for view in views(text)
-            for rule in self.rules
+            for rule in self._likely(view.text)
             for begin, end in rule.find(view)
         }
         return sorted(hits, key=lambda hit: (hit.start, hit.end, hit.name))
+
+    def _likely(self, text: str) -> list[Rule]:
+        """The rules that a text could break."""
+        grams = {text[i : i + size] for size in range(1, _KEY + 1) for i in range(len(text))}
+        return [
+            rule
+            for rule, groups in zip(self.rules, self._keys, strict=True)
+            if not any(keys.isdisjoint(grams) for keys in groups)
+        ]
 
     def personal(self, text: str) -> list[Hit]:
         """Personal data and secrets in a text, in order."""
@@ -126,9 +143,11 @@ class SafetyFilter:
         end = min(open_end(text), _OPEN_PII.search(text).start())  # type: ignore[union-attr]
         tail = max(0, len(text) - 4 * self._longest)
         for view in views(text[tail:]):
-            for size in range(min(len(view.text), self._longest), 0, -1):
-                if view.text[-size:] in self._starts:
-                    end = min(end, tail + view.start[-size])
+            # A gap at the end may be one within a spaced term.
+            said = view.text.rstrip(_GAPS)
+            for size in range(min(len(said), self._longest), 0, -1):
+                if said[-size:] in self._starts:
+                    end = min(end, tail + view.start[len(said) - size])
                     break
         return end
 
@@ -172,6 +191,8 @@ class AnswerGuard:
         base = max(0, self.consumed - _CONTEXT)
         recent = self._text[base:]
         end = len(recent) if final else min(safety.safe_end(recent), len(recent))
+        if base + end <= self.consumed:
+            return ""
         hits = [hit for hit in safety.subjects(recent) if base + hit.end > self.consumed]
         self._note(hits, base)
         if hits and safety.mode == "block":
@@ -253,7 +274,7 @@ def read_rules(folder: Path) -> list[Rule]:
             rule = line.partition("#")[0].strip()
             if rule:
                 groups = [_terms(part, f"{path}:{number}") for part in rule.split(" + ")]
-                terms = tuple(term.rstrip("*") for group in groups for term in group)
+                terms = tuple(tuple(term.rstrip("*") for term in group) for group in groups)
                 rules.append(Rule(path.stem, tuple(map(_pattern, groups)), terms))
     return rules
 
