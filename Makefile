@@ -75,7 +75,7 @@ docs: .venv/.installed-docs
 
 .venv/.installed-dev: .venv/.installed
 	@echo "Installing the test tools into .venv ..."
-	@$(PIP) install -c constraints.txt -e '.[dev,text]'
+	@$(PIP) install -c constraints.txt -e '.[dev,text,serve]'
 	@touch $@
 
 .venv/.installed-docs: .venv/.installed

@@ -52,7 +52,7 @@ def test_the_contract_would_notice_an_import_upwards(tmp_path: Path) -> None:
     )
     for name in (
         "cli", "alignment", "evaluation", "planning", "reporting", "training", "models",
-        "data", "laws", "core",
+        "data", "laws", "core", "serving",
     ):  # fmt: skip
         folder = tmp_path / "upsidedown" / name
         folder.mkdir(parents=True)

@@ -43,6 +43,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ledger": ("isoflop.cli.ledger", "promises made and how many held"),
     "eval": ("isoflop.cli.evaluate", "score a model on tasks, with intervals and chance"),
     "chat": ("isoflop.cli.chat", "talk to a model"),
+    "serve": ("isoflop.cli.serve", "a model behind OpenAI's API, with a page to talk to it"),
+    "redteam": ("isoflop.cli.redteam", "attack the safety filter and count what passes"),
+    "feedback": ("isoflop.cli.feedback", "what people thought of answers, as rows to train on"),
 }
 """Command → (module with `run(args) -> exit code`, one line of help)."""
 

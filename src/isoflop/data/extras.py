@@ -8,7 +8,7 @@ from types import ModuleType
 from isoflop.core.errors import RecipeError
 
 
-def require(module: str, needed_by: str, extra: str) -> ModuleType:
+def require(module: str, needed_by: str, extra: str, *, where: str = "data recipe") -> ModuleType:
     """The module, imported.
 
     Args:
@@ -24,6 +24,6 @@ def require(module: str, needed_by: str, extra: str) -> ModuleType:
         raise RecipeError(
             f"`{needed_by}` needs the package {module.split('.')[0]}, which cannot be imported "
             f"({error})",
-            where="data recipe",
+            where=where,
             fix=f"Install it with `pip install 'isoflop[{extra}]'`",
         ) from None

@@ -1,0 +1,1 @@
+"""Serving a model: an engine for many requests, OpenAI's API, a page, safety, feedback."""

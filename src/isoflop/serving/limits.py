@@ -1,0 +1,87 @@
+"""Guards the door of a server: keys, the size and slowness of bodies; not what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from isoflop.serving.refusals import Refusal
+from isoflop.serving.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_OPEN_PATHS = frozenset({"/", "/health"})
+
+
+class Door:
+    """ASGI middleware that lets a request in only whole, small enough and with the key.
+
+    Args:
+        note: Called with the status of every reply.
+    """
+
+    def __init__(self, app: App, settings: Settings, note: Callable[[int], None]) -> None:
+        self._app, self._settings, self._note = app, settings, note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection's request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self._note(message["status"])
+            await send(message)
+
+        try:
+            self._check_key(scope)
+            body = await self._body(scope, receive)
+        except Refusal as refusal:
+            await refusal.response()(scope, receive, noted)
+            return
+        if body is None:  # the client left before it had said all
+            return
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> MutableMapping[str, Any]:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, noted)
+
+    def _check_key(self, scope: Scope) -> None:
+        key = self._settings.api_key
+        if key is None or scope["path"] in _OPEN_PATHS:
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"authorization", b"")
+        if not hmac.compare_digest(given, b"Bearer " + key.encode()):
+            raise Refusal(401, "A valid API key is needed", code="invalid_api_key")
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        most = self._settings.most_body_bytes
+        too_large = Refusal(413, f"The body is larger than {most} bytes", code="body_too_large")
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit() and int(length) > most:
+            raise too_large
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._settings.body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > most:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refusal(408, "The body did not come in time", code="body_timeout") from None

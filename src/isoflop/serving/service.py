@@ -1,0 +1,114 @@
+"""A model opened for serving, with all that answers need; not for routes (`api.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isoflop.core.artifact import MANIFEST, read_json, sha256_file
+from isoflop.core.errors import ArtifactError
+from isoflop.data.tokenizer import Tokenizer
+from isoflop.loading import load
+from isoflop.serving.chat_template import ChatTemplate, open_template
+from isoflop.serving.engine import Engine
+from isoflop.serving.feedback import FeedbackStore
+from isoflop.serving.json_grammar import JsonGrammar, TokenTrie
+from isoflop.serving.json_schema import compile_schema
+from isoflop.serving.metrics import Metrics
+from isoflop.serving.request import Grammar, Guard
+from isoflop.serving.safety import SafetyFilter, open_filter
+from isoflop.serving.settings import Settings
+from isoflop.serving.vocabulary import Vocabulary
+from isoflop.serving.worker import Worker
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything behind the routes of one server."""
+
+    directory: Path
+    name: str
+    sha256: str
+    """Of the model's manifest, which holds the hashes of its files."""
+    settings: Settings
+    vocabulary: Vocabulary
+    template: ChatTemplate
+    worker: Worker
+    metrics: Metrics
+    end_ids: frozenset[int]
+    """Tokens that end a document."""
+    trie: TokenTrie
+    safety: SafetyFilter | None
+    feedback: FeedbackStore | None
+
+    @property
+    def engine(self) -> Engine:
+        """Behind the worker."""
+        return self.worker.engine
+
+    def grammar(self, schema: dict[str, Any] | None) -> Callable[[], Grammar]:
+        """Makes grammars of JSON objects, or of JSON of a schema.
+
+        Raises:
+            RecipeError: The schema has parts that are not known here.
+        """
+        node = compile_schema(schema)
+        return lambda: JsonGrammar(self.trie, node, self.end_ids | self.template.stop_ids)
+
+    def guard(self) -> Callable[[], Guard] | None:
+        """Makes guards of answers, or None where nothing is filtered."""
+        return None if self.safety is None else self.safety.guard
+
+    def close(self) -> None:
+        """End the engine and close files."""
+        self.worker.close()
+        if self.feedback is not None:
+            self.feedback.close()
+
+
+def open_service(directory: Path, settings: Settings) -> Service:
+    """Open a model directory for serving.
+
+    Raises:
+        ArtifactError: It is no model, or its chat template is not valid.
+        DataError: Its tokenizer or a category list cannot be read.
+        RecipeError: A setting is out of its range.
+    """
+    model = load(directory)
+    if not isinstance(model.tokenizer, Tokenizer):
+        raise ArtifactError("the model's tokenizer is not one of ours", where=str(directory))
+    vocabulary = Vocabulary(model.tokenizer, model.decoder.config.vocab_size)
+    template = open_template(directory, vocabulary)
+    feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
+    safety = open_filter(settings.safety, settings.safety_lists, settings.audit)
+    engine = Engine(model.decoder, vocabulary.bytes_of, settings.engine)
+    name = settings.name or _name_of(directory)
+    return Service(
+        directory=directory,
+        name=name,
+        sha256=sha256_file(directory / MANIFEST),
+        settings=settings,
+        vocabulary=vocabulary,
+        template=template,
+        worker=Worker(engine, settings.most_waiting),
+        metrics=Metrics(engine, name),
+        end_ids=_end_ids(directory, model.tokenizer.eos_id),
+        trie=TokenTrie(vocabulary.bytes_of),
+        safety=safety,
+        feedback=feedback,
+    )
+
+
+def _name_of(directory: Path) -> str:
+    """The directory's name, and that of its run where it is the `model` of one."""
+    resolved = directory.resolve()
+    return resolved.parent.name if resolved.name == "model" else resolved.name
+
+
+def _end_ids(directory: Path, eos_id: int) -> frozenset[int]:
+    path = directory / "generation_config.json"
+    said = read_json(path).get("eos_token_id") if path.exists() else None
+    listed: Sequence[Any] = said if isinstance(said, list) else [said]
+    return frozenset({eos_id, *(index for index in listed if isinstance(index, int))})
