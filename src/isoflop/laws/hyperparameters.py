@@ -94,12 +94,9 @@ class HyperparameterPrediction:
 
 @dataclass(frozen=True)
 class HyperparameterLaw(Family):
-    """A law fitted by `fit_sweep` or `fit_optima`.
-
-    `noise` holds `of`; `scatter`, the standard deviations of the settings' optima about the law (in
-    ln); `curvature`, the H above, or None; `largest`, the optimum of the largest setting as natural
-    logs; `transfer`, see `Transfer`.
-    """
+    """A law fitted by `fit_sweep` or `fit_optima`; its `noise` holds `of`; `scatter`, the standard
+    deviations of the settings' optima about the law (in ln); `curvature`, the H above, or None;
+    `largest`, the optimum of the largest setting as natural logs; `transfer`, see `Transfer`."""
 
     NEEDS = ("of", "scatter", "curvature", "largest")
 
