@@ -83,7 +83,7 @@ def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture", "laws"),
         *("emergence", "plan", "models", "import", "export", "eval", "report", "ledger", "chat"),
-        *("serve", "feedback", "redteam"),
+        *("sft", "reward", "dpo", "ppo", "grpo", "verify", "serve", "feedback", "redteam"),
     }
 
 
