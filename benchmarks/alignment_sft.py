@@ -42,10 +42,10 @@ TASKS = {
         "generated", problems=("sum", "difference"), difficulty=(1, 2), count=16_000
     ),
     "products, written": InstructSource(
-        "generated", problems=("product",), difficulty=(1, 4), count=12_000
+        "generated", problems=("product",), difficulty=(4, 4), count=12_000
     ),
     "products, calculator": InstructSource(
-        "generated", problems=("product",), difficulty=(1, 4), count=12_000, work="calculator"
+        "generated", problems=("product",), difficulty=(4, 4), count=12_000, work="calculator"
     ),
 }
 
