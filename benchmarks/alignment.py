@@ -7,7 +7,7 @@ of the held-out ones, and then:
   grpo, ppo   the same prompts with the exact answer as reward; held-out share answered right
   dpo         pairs that prefer "=95" to "95", which a fifth of the texts have; share drawn
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
-  controls    reward from shuffled labels; a policy rewarded at random; a policy with a huge β
+  shuffled    the same pairs with labels by chance; held: GRPO with a huge β, which stays
 Prints a table in CPU-seconds; a finished stage is not done again.
 """
 
@@ -41,7 +41,6 @@ from isoflop.alignment.policy_recipe import (
     PpoConfig,
     PpoRecipe,
     PromptData,
-    RewardTerm,
     RolloutConfig,
 )
 from isoflop.alignment.policy_run import grpo, ppo
@@ -179,7 +178,6 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     by_critic = PpoRecipe(**{**common, "rollouts": two}, ppo=PpoConfig(critic_rate=3.0))
     by_group = GrpoRecipe(**common)
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
-    chance = RewardTerm("regex", pattern=r"[^0-9]*\d*[02468]")  # half of all sums are even
     scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
     styles = DpoRecipe(
         start, PreferenceData(out / "sums"), replace(gentle, learning_rate=1e-4), pairs,
@@ -195,7 +193,6 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
             replace(scores, data=PreferenceData(out / "shuffled"), train=pairs),
             out / "shuffled_run",
         ),
-        "chance": lambda: grpo(replace(short, rewards=(chance,)), out / "chance"),
         "held": lambda: grpo(replace(short, kl=KlConfig(100.0)), out / "held"),
     }
 
@@ -215,7 +212,7 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
     """What a stage shows, in a few words."""
     if name == "sft":
         return f"held-out exact match {result.exact_match:.3f}"
-    if name in ("grpo", "ppo", "chance", "held"):
+    if name in ("grpo", "ppo", "held"):
         text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f}"
         return text + (f", KL {result.kl:.3f}" if result.kl is not None else "")
     if name == "dpo":

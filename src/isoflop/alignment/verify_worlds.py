@@ -174,6 +174,7 @@ def train(
         keep_checkpoints_at=frozenset(),
         tensorboard=False,
         guard=GuardConfig(spike_z=0.0),
+        average_decay=config.average_decay,
     )
     with TemporaryDirectory() as folder:
         run(model, build(model, config), rate, task, loop, Path(folder), SILENT)
