@@ -86,8 +86,8 @@ TABLE_METHODS = (
     Method("GRPO, k3 × ratio in the loss", kl="reverse-k3"),
 )
 WORD_METHODS = (
-    replace(GRPO, rounds=260, answers=256, learning_rate=0.003),
-    replace(PPO, rounds=260, answers=256, learning_rate=0.003),
+    replace(GRPO, rounds=300, answers=256, learning_rate=0.002),
+    replace(PPO, rounds=300, answers=256, learning_rate=0.002),
 )
 
 
