@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from collections.abc import Callable
@@ -132,7 +131,7 @@ def make_base(out: Path, seed: int) -> None:
         return
     vocab = tokenizer.load(out.parent / "tokenizer").vocab_size
     config = DecoderConfig(
-        vocab_size=math.ceil(vocab / 32) * 32, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2,
+        vocab_size=vocab, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2,
         head_dim=32, d_ff=384, max_seq_len=32,
     )  # fmt: skip
     model = Decoder(config)
