@@ -6,6 +6,7 @@ Each seed trains a model of 0.9 million parameters on 9,500 sums until it answer
 of the held-out ones, and then:
   grpo, ppo   the same prompts with the exact answer as reward; held-out share answered right
   dpo         pairs that prefer "=95" to "95", which a fifth of the texts have; share drawn
+  *_style     GRPO and PPO with that style and the exact answer as reward; share drawn
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
   shuffled    the same pairs with labels by chance; held: GRPO with a huge β, which stays
 Prints a table in CPU-seconds; a finished stage is not done again.
@@ -40,6 +41,7 @@ from isoflop.alignment.policy_recipe import (
     PpoConfig,
     PpoRecipe,
     PromptData,
+    RewardTerm,
     RolloutConfig,
 )
 from isoflop.alignment.policy_run import grpo, ppo
@@ -151,7 +153,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     adam = OptimizerConfig(
         learning_rate=2e-3, schedule="linear", warmup_tokens=0, weight_decay=0.0, beta2=0.99
     )
-    gentle = replace(adam, learning_rate=3e-4)
+    gentle = replace(adam, learning_rate=1e-4)
     learning = SftRecipe(
         base,
         InstructData(out / "sums"),
@@ -176,10 +178,12 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     two = RolloutConfig(prompts=128, answers=1, max_new_tokens=6, epochs=2)
     by_critic = PpoRecipe(**{**common, "rollouts": two}, ppo=PpoConfig(critic_rate=3.0))
     by_group = GrpoRecipe(**common)
+    style = (RewardTerm("exact"), RewardTerm("regex", pattern="=.*"))
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
+    dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=5e-4)}
     scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
     styles = DpoRecipe(
-        start, PreferenceData(out / "sums"), replace(gentle, learning_rate=1e-4), pairs,
+        start, PreferenceData(out / "sums"), gentle, pairs,
         dpo=DpoConfig(beta=0.1),
     )  # fmt: skip
     return {
@@ -192,6 +196,8 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
             replace(scores, data=PreferenceData(out / "shuffled"), train=pairs),
             out / "shuffled_run",
         ),
+        "grpo_style": lambda: grpo(replace(by_group, **dense), out / "grpo_style"),
+        "ppo_style": lambda: ppo(replace(by_critic, **dense), out / "ppo_style"),
         "held": lambda: grpo(replace(short, kl=KlConfig(100.0)), out / "held"),
     }
 
@@ -214,7 +220,7 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
     if name in ("grpo", "ppo", "held"):
         text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f}"
         return text + (f", KL {result.kl:.3f}" if result.kl is not None else "")
-    if name == "dpo":
+    if name in ("dpo", "grpo_style", "ppo_style"):
         rows = instruct.open_set(out / "sums").rows("verifiable", "held_out")
         prompts = [row["prompt"] for row in rows[:100]]
         before = style_rate(out / "sft" / "model", prompts, seed)

@@ -209,6 +209,8 @@ def test_a_recipe_loads_and_says_how_to_run_it(name: str) -> None:
 
 COMMAND_OF = {
     DataRecipe: "data build",
+    InstructRecipe: "data instruct",
+    SftRecipe: "sft",
     LadderRecipe: "ladder",
     RewardRecipe: "reward",
     DpoRecipe: "dpo",
