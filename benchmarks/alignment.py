@@ -6,8 +6,9 @@ Each seed trains a model of 0.9 million parameters on 9,500 sums until it answer
 of the held-out ones, and then:
   grpo, ppo   the same prompts with the exact answer as reward; held-out share answered right
   dpo         pairs that prefer "=95" to "95", which a fifth of the texts have; share drawn
+  *_style     GRPO and PPO with that style and the exact answer as reward; share drawn
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
-  controls    reward from shuffled labels; a policy rewarded at random; a policy with a huge β
+  shuffled    the same pairs with labels by chance; held: GRPO with a huge β, which stays
 Prints a table in CPU-seconds; a finished stage is not done again.
 """
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from collections.abc import Callable
@@ -133,7 +133,7 @@ def make_base(out: Path, seed: int) -> None:
         return
     vocab = tokenizer.load(out.parent / "tokenizer").vocab_size
     config = DecoderConfig(
-        vocab_size=math.ceil(vocab / 32) * 32, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2,
+        vocab_size=vocab, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2,
         head_dim=32, d_ff=384, max_seq_len=32,
     )  # fmt: skip
     model = Decoder(config)
@@ -153,7 +153,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     adam = OptimizerConfig(
         learning_rate=2e-3, schedule="linear", warmup_tokens=0, weight_decay=0.0, beta2=0.99
     )
-    gentle = replace(adam, learning_rate=3e-4)
+    gentle = replace(adam, learning_rate=1e-4)
     learning = SftRecipe(
         base,
         InstructData(out / "sums"),
@@ -178,11 +178,12 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     two = RolloutConfig(prompts=128, answers=1, max_new_tokens=6, epochs=2)
     by_critic = PpoRecipe(**{**common, "rollouts": two}, ppo=PpoConfig(critic_rate=3.0))
     by_group = GrpoRecipe(**common)
+    style = (RewardTerm("exact"), RewardTerm("regex", pattern="=.*"))
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
-    chance = RewardTerm("regex", pattern=r"[^0-9]*\d*[02468]")  # half of all sums are even
+    dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=5e-4)}
     scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
     styles = DpoRecipe(
-        start, PreferenceData(out / "sums"), replace(gentle, learning_rate=1e-4), pairs,
+        start, PreferenceData(out / "sums"), gentle, pairs,
         dpo=DpoConfig(beta=0.1),
     )  # fmt: skip
     return {
@@ -195,7 +196,8 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
             replace(scores, data=PreferenceData(out / "shuffled"), train=pairs),
             out / "shuffled_run",
         ),
-        "chance": lambda: grpo(replace(short, rewards=(chance,)), out / "chance"),
+        "grpo_style": lambda: grpo(replace(by_group, **dense), out / "grpo_style"),
+        "ppo_style": lambda: ppo(replace(by_critic, **dense), out / "ppo_style"),
         "held": lambda: grpo(replace(short, kl=KlConfig(100.0)), out / "held"),
     }
 
@@ -215,10 +217,10 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
     """What a stage shows, in a few words."""
     if name == "sft":
         return f"held-out exact match {result.exact_match:.3f}"
-    if name in ("grpo", "ppo", "chance", "held"):
+    if name in ("grpo", "ppo", "held"):
         text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f}"
         return text + (f", KL {result.kl:.3f}" if result.kl is not None else "")
-    if name == "dpo":
+    if name in ("dpo", "grpo_style", "ppo_style"):
         rows = instruct.open_set(out / "sums").rows("verifiable", "held_out")
         prompts = [row["prompt"] for row in rows[:100]]
         before = style_rate(out / "sft" / "model", prompts, seed)

@@ -81,7 +81,7 @@ def folder(tiny_shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("alignment")
     tokens = tiny_shards.directory.parent / "tokenizer"
     config = DecoderConfig(
-        vocab_size=load_tokenizer(tokens).vocab_size, d_model=32, n_layers=2, n_heads=2,
+        vocab_size=load_tokenizer(tokens).vocab_size + 20, d_model=32, n_layers=2, n_heads=2,
         n_kv_heads=1, head_dim=16, d_ff=64, max_seq_len=96,
     )  # fmt: skip
     model = Decoder(config)
