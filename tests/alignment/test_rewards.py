@@ -44,6 +44,23 @@ def test_terms_add_up_with_their_weights() -> None:
     assert found.tolist() == [1.5, -2.0, 0.0, 0.5]
 
 
+def test_programs_are_right_if_they_pass_their_tests_and_can_do_no_harm(tmp_path: Path) -> None:
+    tests = "assert double(3) == 6"
+    target = tmp_path / "written"
+    found = reward_of([RewardTerm("exact")], 10)(
+        [
+            attempt("def double(x):\n    return 2 * x", tests=tests),
+            attempt("So:\n```python\ndef double(x):\n    return x + x\n```\n", tests=tests),
+            attempt("def double(x):\n    return x * x", tests=tests),
+            attempt("import sys; sys.exit(0)", tests=tests),
+            attempt(f"open({str(target)!r}, 'w')\ndef double(x): return 6", tests=tests),
+            attempt("12", answer="12"),
+        ]
+    )
+    assert found.tolist() == [1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    assert not target.exists()
+
+
 def test_scores_are_brought_to_mean_zero_and_variance_one_and_stay_in_order() -> None:
     model = RewardModel(small_decoder(0, 20), ("helpful", "honest"))
     model.draw_heads(0)

@@ -164,7 +164,7 @@ def open_setting(recipe: GrpoRecipe | PpoRecipe, chat: Chat, reference: Decoder)
         raise DataError(
             "the set has no verifiable rows to answer",
             where=str(recipe.data.set),
-            fix="Give rows with `prompt` and `answer` or `verifier`",
+            fix="Give rows with `prompt` and `answer`, `verifier` or `tests`",
         )
     return Setting(
         questions=train,

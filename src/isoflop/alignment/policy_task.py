@@ -12,7 +12,7 @@ import torch
 from isoflop.alignment.grpo import grpo_advantages, grpo_loss
 from isoflop.alignment.policy_recipe import GrpoRecipe, PolicyRecipe, PpoRecipe
 from isoflop.alignment.ppo import ppo_advantages, ppo_loss
-from isoflop.alignment.rewards import Attempt, is_correct
+from isoflop.alignment.rewards import CHECKED_BY, Attempt, correct
 from isoflop.alignment.rollout import Rollouts, Sampling, sample
 from isoflop.alignment.rounds import Experience, Policy, Rounds, Setting
 from isoflop.models.decoder import Decoder
@@ -85,9 +85,9 @@ def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict
         "held_out_ended": drawn.ended_B.double().mean().item(),
         "held_out_tokens": sum(len(each.ids) for each in answers) / len(answers),
     }
-    judged = [a for a in attempts if "answer" in a.row or "verifier" in a.row]
+    judged = [a for a in attempts if any(key in a.row for key in CHECKED_BY)]
     if judged:
-        scores["exact_match"] = sum(is_correct(a.row, a.text) for a in judged) / len(judged)
+        scores["exact_match"] = sum(correct(judged)) / len(judged)
     return scores
 
 

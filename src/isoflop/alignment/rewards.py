@@ -1,4 +1,5 @@
-"""What an answer is worth: rules, reward models, and sums of them; not how policies use it."""
+"""What an answer is worth: rules, programs' tests, reward models, and sums of them; not how policies
+use it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from isoflop.alignment.answers import Answer
 from isoflop.alignment.policy_recipe import RewardTerm
 from isoflop.alignment.reward_model import RewardModel, load_reward_model
 from isoflop.core.errors import RecipeError
+from isoflop.core.sandbox import Limits, run_programs
 from isoflop.data.answers import is_right, matches
 
 
@@ -22,7 +24,7 @@ class Attempt:
     """An answer to be judged."""
 
     row: Mapping[str, Any]
-    """The row its prompt came from, with `answer` or `verifier`."""
+    """The row its prompt came from, with `answer`, `verifier` or `tests`."""
     answer: Answer
     """Its prompt and its ids."""
     text: str
@@ -54,17 +56,45 @@ def reward_of(terms: Sequence[RewardTerm], vocab_size: int) -> Reward:
     return total
 
 
-def is_correct(row: Mapping[str, Any], text: str) -> bool:
-    """Whether a text answers a verifiable row."""
+CHECKED_BY = ("answer", "verifier", "tests")
+"""Keys of a row that tell right answers from wrong ones."""
+LIMITS = Limits(seconds=3.0, memory_bytes=256 * 2**20)
+"""Of a program that a policy writes."""
+_FENCED = re.compile(r"```(?:python)?\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def correct(attempts: Sequence[Attempt]) -> list[bool]:
+    """Whether each text answers its verifiable row: its final answer is the row's, it fits the
+    row's pattern, or it is a program that passes the row's tests, run in a sandbox."""
+    programs = [i for i, each in enumerate(attempts) if _tests(each.row)]
+    sources = [_program(attempts[i].text) + "\n\n" + _tests(attempts[i].row) for i in programs]
+    passed = dict(zip(programs, (ran.ok for ran in run_programs(sources, LIMITS)), strict=True))
+    return [
+        passed[i] if i in passed else _says(each.row, each.text) for i, each in enumerate(attempts)
+    ]
+
+
+def _says(row: Mapping[str, Any], text: str) -> bool:
     answer = row.get("answer")
     if isinstance(answer, str):
         return is_right(text, answer)
     return matches(text, str(row["verifier"]))
 
 
+def _tests(row: Mapping[str, Any]) -> str:
+    tests = row.get("tests")
+    return tests if isinstance(tests, str) else ""
+
+
+def _program(text: str) -> str:
+    """What is between the first fences, or all of it."""
+    fenced = _FENCED.search(text)
+    return fenced[1] if fenced else text
+
+
 def exact(attempts: Sequence[Attempt]) -> Tensor:
-    """1 where the final answer is right, else 0."""
-    return _numbers([float(is_correct(each.row, each.text)) for each in attempts])
+    """1 where the answer is right, else 0."""
+    return _numbers([float(right) for right in correct(attempts)])
 
 
 def _term(term: RewardTerm, vocab_size: int) -> Reward:
