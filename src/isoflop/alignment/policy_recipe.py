@@ -33,8 +33,9 @@ class RewardTerm:
 
     kind: Literal["exact", "regex", "length", "model"]
     """exact: 1 where the final answer is the row's, else 0 (its `verifier`, a pattern, or its
-    `tests`, run in a sandbox with the answer as the program, where it has no answer); regex: 1 where the whole text fits `pattern`; length: how far the answer exceeds
-    `tokens`, as a share of it, negative; model: the score of a reward model."""
+    `tests`, run in a sandbox with the answer as the program, where it has no answer); regex: 1
+    where the whole text fits `pattern`; length: how far the answer exceeds `tokens`, as a share of
+    it, negative; model: the score of a reward model."""
     weight: float = 1.0
     """Factor of this term."""
     pattern: str | None = None

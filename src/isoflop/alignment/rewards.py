@@ -1,5 +1,7 @@
-"""What an answer is worth: rules, programs' tests, reward models, and sums of them; not how policies
-use it."""
+"""What an answer is worth: rules, programs' tests, reward models, and their sums.
+
+Not for how policies use it (`grpo.py`, `ppo.py`).
+"""
 
 from __future__ import annotations
 
