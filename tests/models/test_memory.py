@@ -133,5 +133,5 @@ def test_forms_without_fused_attention_leave_more_gaps_among_gradients(config_of
         memory_bytes(plain, micro_batch_tokens=4096, seq_len=32, accumulates=accumulates)
         for accumulates in (True, False)
     )
-    assert several.gaps == pytest.approx(0.33 * several.total, abs=1)
+    assert several.gaps == pytest.approx(0.37 * several.total, abs=1)
     assert single.gaps < several.gaps

@@ -23,10 +23,10 @@ from isoflop.models.config import (
     Recompute,
 )
 
-GAPS, GAPS_AMONG_GRADIENTS = 0.15, 0.33
-"""Gaps of glibc's heap as a share of the tensors, measured over the forms (docs/benchmarks.md).
-The first: without recomputation, which leaves smaller buffers and as many gaps. The second: where
-attention is not fused, and so makes many short-lived buffers, and gradients lie among them."""
+GAPS, GAPS_AMONG_GRADIENTS = 0.15, 0.37
+"""Gaps of glibc's heap as a share of the tensors without recomputation, which leaves smaller
+buffers and as many gaps; measured over the forms (docs/benchmarks.md). The second: where attention
+is not fused, and so makes many short-lived buffers, and gradients lie among them."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +117,14 @@ def memory_bytes(
         for each in (kept, whole)
     )
     loss = FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size))
-    lasting = 4 * parameters + loss
-    gaps = GAPS * (lasting + unsaved)
-    if accumulates and not whole.weights:
-        gaps = GAPS_AMONG_GRADIENTS * (lasting + activations)
+    share = GAPS_AMONG_GRADIENTS if accumulates and not whole.weights else GAPS
     return Memory(
         parameters=parameters,
         gradients=parameters if accumulates else max(0, parameters - activations),
         optimizer=2 * parameters,
         activations=activations,
         loss=loss,
-        gaps=round(gaps),
+        gaps=round(share * (4 * parameters + unsaved + loss)),
     )
 
 
