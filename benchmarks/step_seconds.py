@@ -26,7 +26,7 @@ from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 from isoflop.training.step import apply_gradient, compute_gradient
 
 SHAPES = {"2 layers of 64": (64, 2), "3 layers of 128": (128, 3), "4 layers of 256": (256, 4)}
-STEPS, ROUNDS = 10, 3
+STEPS, ROUNDS = 6, 3
 
 
 def main(shards: Path) -> None:

@@ -137,7 +137,7 @@ def test_gradients_of_a_single_micro_batch_take_the_room_of_its_activations(conf
     both = several.gradients + several.activations
     assert single.gradients + single.activations == max(several.gradients, several.activations)
     assert several.total - single.total == both - max(several.gradients, several.activations)
-    assert several.process - several.total == single.process - single.total > 0
+    assert single.process > single.total
 
 
 def test_recomputation_leaves_the_gaps_of_the_heap(config_of):
@@ -148,3 +148,13 @@ def test_recomputation_leaves_the_gaps_of_the_heap(config_of):
     )
     assert block.activations < none.activations
     assert block.gaps == none.gaps == pytest.approx(0.15 * none.total, abs=1)
+
+
+def test_forms_without_fused_attention_leave_more_gaps_among_gradients(config_of):
+    plain = config_of(qk_norm=False)
+    several, single = (
+        memory_bytes(plain, micro_batch_tokens=4096, seq_len=32, accumulates=accumulates)
+        for accumulates in (True, False)
+    )
+    assert several.gaps == pytest.approx(0.37 * several.total, abs=1)
+    assert single.gaps < several.gaps

@@ -23,9 +23,10 @@ from isoflop.models.config import (
     Recompute,
 )
 
-GAPS = 0.15
+GAPS, GAPS_AMONG_GRADIENTS = 0.15, 0.37
 """Gaps of glibc's heap as a share of the tensors without recomputation, which leaves smaller
-buffers and as many gaps; measured over the forms (docs/benchmarks.md)."""
+buffers and as many gaps; measured over the forms (docs/benchmarks.md). The second: where attention
+is not fused, and so makes many short-lived buffers, and gradients lie among them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Kept:
     feed_forward: float = 0.0
     """One layer's second half."""
     weights: float = 0.0
-    """Of `fixed`: one layer's weights side by side."""
+    """Of `fixed`: one layer's weights side by side; 0 where its attention is not fused."""
 
 
 def memory_bytes(
@@ -118,13 +119,14 @@ def memory_bytes(
         for each in (kept, whole)
     )
     loss = FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size))
+    share = GAPS_AMONG_GRADIENTS if accumulates and not whole.weights else GAPS
     return Memory(
         parameters=parameters,
         gradients=parameters if accumulates else max(0, parameters - activations),
         optimizer=2 * parameters,
         activations=activations,
         loss=loss,
-        gaps=round(GAPS * (4 * parameters + unsaved + loss)),
+        gaps=round(share * (4 * parameters + unsaved + loss)),
     )
 
 

@@ -18,7 +18,7 @@ _LEAST_SPREAD = 1e-3
 may be learned to near equality, where any batch would seem far off."""
 
 _LASTING = 8
-"""Steps over whose mean a rise is looked for: a step that spoilt the weights lifts many losses,
+"""Steps over whose median a rise is looked for: a step that spoilt the weights lifts many losses,
 each of them less than a batch of garbage does."""
 
 
@@ -43,7 +43,7 @@ class Fault:
     reason: str
     """`not finite`, `spike` or `rise`."""
     loss: float
-    """Mean loss of the step, of a rise that of the last steps, nats per token."""
+    """Mean loss of the step, of a rise the median of the last ones, nats per token."""
     grad_norm: float
     median: float | None = None
     """Median loss of the steps before it."""
@@ -58,7 +58,7 @@ class Fault:
                 f"the loss ({self.loss:.4g}) or the gradient norm ({self.grad_norm:.4g}) is not "
                 "finite"
             )
-        which = f"the mean loss of {_LASTING} steps" if self.reason == "rise" else "the loss"
+        which = f"the median loss of {_LASTING} steps" if self.reason == "rise" else "the loss"
         return (
             f"{which} ({self.loss:.4g}) lies {self.z:.0f} robust standard deviations above the "
             f"median ({self.median:.4g}) of the steps before; gradient norm {self.grad_norm:.4g}"
@@ -77,7 +77,7 @@ class Guard:
 
         A spike is judged by the loss under weights that were fine a step ago, so a batch of
         garbage is found before it does harm. A harmful step is found by the batches after it: one
-        of them is a spike, or their mean lies half as far above the median.
+        of them is a spike, or the median of eight lies half as far above that of all.
         """
         state, config = self.state, self._config
         if not math.isfinite(loss) or not math.isfinite(grad_norm):
@@ -90,7 +90,7 @@ class Guard:
             last = (*state.losses, loss)[-_LASTING:]
             for reason, found, most in (
                 ("spike", loss, config.spike_z),
-                ("rise", statistics.fmean(last), config.spike_z / 2),
+                ("rise", statistics.median(last), config.spike_z / 2),
             ):
                 if (z := (found - median) / spread) > most:
                     self.state = replace(state, skips=state.skips + 1)

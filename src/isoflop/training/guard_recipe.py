@@ -18,8 +18,8 @@ class GuardConfig:
     """A loss or gradient that overflows: leave that step out, or stop the run."""
     spike_z: float = 12.0
     """Leave out a step whose loss lies this many robust standard deviations above the median of
-    the last `window` steps, or with which the mean of eight losses lies half as many above it; 0
-    for never."""
+    the last `window` steps, or with which the median of eight losses lies half as many above it;
+    0 for never."""
     window: int = 100
     """Steps whose losses a new one is compared with; nothing is judged before half of them."""
     max_skips: int = 5
