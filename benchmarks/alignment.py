@@ -180,7 +180,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     by_group = GrpoRecipe(**common)
     style = (RewardTerm("exact"), RewardTerm("regex", pattern="=.*"))
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
-    dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=5e-4)}
+    dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=2e-4)}
     scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
     styles = DpoRecipe(
         start, PreferenceData(out / "sums"), gentle, pairs,
