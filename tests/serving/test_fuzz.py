@@ -90,6 +90,21 @@ def test_a_body_nested_too_deep_is_refused(served: Any, deep: bytes) -> None:
     assert served.ask("/v1/completions", brackets)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (r"\ud83d\ude42", 200), (r"\\ud800", 200), (r"a\n\u4e2d", 200), (r"\ud83d", 400),
+        (r"\ude42", 400), (r"\ud83d\n", 400), (r"\ud83dx\ude42", 400), (r"\ud83d\ud83d\ude42", 400),
+    ],
+)  # fmt: skip
+def test_halves_of_surrogate_pairs_are_no_text(served: Any, text: str, status: int) -> None:
+    raw = b'{"model": "tiny", "prompt": "' + text.encode() + b'"}'
+    got, said, _ = served.ask("/tokenize", raw=raw)
+    assert got == status
+    if got == 200:
+        assert said["prompt"] == json.loads(f'"{text}"')
+
+
 @pytest.mark.slow
 def test_sixty_four_clients_that_come_and_go_leak_nothing_and_get_their_own_answers(
     served: Any,

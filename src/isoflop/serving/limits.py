@@ -18,6 +18,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MOST_DEPTH = 64
 _JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _OPEN_PATHS = frozenset({"/", "/health"})
 
 
@@ -91,7 +92,25 @@ class Door:
         body = b"".join(parts)
         if _depth(body) > _MOST_DEPTH:
             raise Refusal(400, f"The body is nested more than {_MOST_DEPTH} deep")
+        if _has_half_pair(body):
+            raise Refusal(400, "The body holds half of a surrogate pair, which is no text")
         return body
+
+
+def _has_half_pair(body: bytes) -> bool:
+    """Whether a JSON text escapes a surrogate without its other half."""
+    if not re.search(rb"\\u[dD]", body):
+        return False
+    high_end: int | None = None
+    for match in _ESCAPE.finditer(body):
+        code = int(match[1], 16) if match[1] else 0
+        is_low = 0xDC00 <= code <= 0xDFFF
+        if is_low != (high_end == match.start()):
+            return True
+        if high_end is not None and not is_low:
+            return True
+        high_end = match.end() if 0xD800 <= code <= 0xDBFF else None
+    return high_end is not None
 
 
 def _depth(body: bytes) -> int:
