@@ -41,7 +41,7 @@ def test_an_answer_under_way_is_finished_when_the_server_is_told_to_stop(
         address = first.split()[-1]
         assert f"{address}/v1" in "".join(process.stdout.readline() for _ in range(2))
         body = {
-            "model": "small", "prompt": "loss", "max_tokens": 900, "stream": True,
+            "model": "small", "prompt": "loss", "max_tokens": 400, "stream": True,
             "ignore_eos": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
         request = urllib.request.Request(
@@ -53,7 +53,7 @@ def test_an_answer_under_way_is_finished_when_the_server_is_told_to_stop(
             process.send_signal(signal.SIGTERM)
             lines = [line for line in reply.read().decode().splitlines() if line]
         assert lines[-1] == "data: [DONE]"
-        assert json.loads(lines[-2][6:])["usage"]["completion_tokens"] == 900
+        assert json.loads(lines[-2][6:])["usage"]["completion_tokens"] == 400
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert "Traceback" not in err

@@ -93,10 +93,21 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 **special,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            text.encode()  # halves of surrogate pairs are no text
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise RecipeError(
                 f"the model's chat template refuses the conversation: {error}", where="messages"
             ) from None
+        return text.replace(_BREAK, ""), self._encoded(text)
+
+    def _encoded(self, text: str) -> list[int]:
         ids: list[int] = []
         after = 0
         for match in self.vocabulary.special_pattern.finditer(text):
@@ -104,7 +115,7 @@ class ChatTemplate:
             ids.append(self.vocabulary.special_ids[match.group()])
             after = match.end()
         ids += self._plain(text[after:])
-        return text.replace(_BREAK, ""), ids
+        return ids
 
     def _plain(self, text: str) -> list[int]:
         return self.vocabulary.encode(text.replace(_BREAK, ""), special=False)

@@ -224,7 +224,10 @@ def _first(made: list[Expression]) -> Expression:
 
 
 def _constant(value: Any) -> Expression:
-    return literal(json.dumps(value, ensure_ascii=False).encode())
+    try:
+        return literal(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # infinities, and halves of surrogate pairs
+        raise _wrong("schema", f"has the value {value!r}, which JSON cannot hold") from None
 
 
 def _bounds(schema: Mapping[str, Any], low: str, high: str, where: str) -> tuple[int, int | None]:

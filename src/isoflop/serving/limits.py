@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,6 +16,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_MOST_DEPTH = 64
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _OPEN_PATHS = frozenset({"/", "/health"})
 
 
@@ -82,6 +86,39 @@ class Door:
                     if size > most:
                         raise too_large
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        break
         except TimeoutError:
             raise Refusal(408, "The body did not come in time", code="body_timeout") from None
+        body = b"".join(parts)
+        if _depth(body) > _MOST_DEPTH:
+            raise Refusal(400, f"The body is nested more than {_MOST_DEPTH} deep")
+        if _has_half_pair(body):
+            raise Refusal(400, "The body holds half of a surrogate pair, which is no text")
+        return body
+
+
+def _has_half_pair(body: bytes) -> bool:
+    """Whether a JSON text escapes a surrogate without its other half."""
+    if not re.search(rb"\\u[dD]", body):
+        return False
+    high_end: int | None = None
+    for match in _ESCAPE.finditer(body):
+        code = int(match[1], 16) if match[1] else 0
+        is_low = 0xDC00 <= code <= 0xDFFF
+        if is_low != (high_end == match.start()):
+            return True
+        if high_end is not None and not is_low:
+            return True
+        high_end = match.end() if 0xD800 <= code <= 0xDBFF else None
+    return high_end is not None
+
+
+def _depth(body: bytes) -> int:
+    """How deep a JSON text is nested: parsers call themselves for each level."""
+    if body.count(b"[") + body.count(b"{") <= _MOST_DEPTH:
+        return 0
+    deepest = depth = 0
+    for match in re.finditer(rb"[\[\]{}]", _JSON_TEXT.sub(b"", body)):
+        depth += 1 if match.group() in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest

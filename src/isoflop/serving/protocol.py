@@ -6,9 +6,10 @@ Not for replies (`replies.py`). Beyond OpenAI's parameters there are vLLM's `top
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MOST_ANSWERS, MOST_TOP, MOST_STOPS, MOST_PROMPTS = 16, 20, 16, 256
 
@@ -17,6 +18,20 @@ Prompt: TypeAlias = str | Tokens | list[str] | list[Tokens]
 Stop: TypeAlias = str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MOST_ANSWERS)]
 Top: TypeAlias = Annotated[int, Field(ge=0, le=MOST_TOP)]
+
+
+def _written(value: dict[str, Any]) -> dict[str, Any]:
+    """The value, if it can be written as JSON again: without infinities.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+JsonObject: TypeAlias = Annotated[dict[str, Any], AfterValidator(_written)]
+Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Body(BaseModel):
@@ -43,7 +58,7 @@ class SamplingBody(Body):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Seed | None = None
     n: Count | None = None
     stop: Stop = None
     stop_token_ids: Tokens | None = None
@@ -104,7 +119,7 @@ class FunctionSpec(Body):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
 
 
 class Tool(Body):
@@ -118,7 +133,7 @@ class JsonSchema(Body):
     """The schema of a `response_format`."""
 
     name: str
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[JsonObject, Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 
@@ -199,6 +214,6 @@ class FeedbackBody(Body):
     """Another answer to the same conversation, less good than `answer`."""
     edited: str | None = None
     """What the answer should have been."""
-    seed: int | None = None
-    sampling: dict[str, Any] | None = None
+    seed: Seed | None = None
+    sampling: JsonObject | None = None
     comment: str | None = None

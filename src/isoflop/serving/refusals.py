@@ -33,8 +33,8 @@ class Refusal(Exception):
     def document(self) -> dict[str, Any]:
         """`{"error": …}`."""
         error = {
-            "message": self.message, "type": _TYPES.get(self.status, "server_error"),
-            "param": self.param, "code": self.code,
+            "message": _printable(self.message), "type": _TYPES.get(self.status, "server_error"),
+            "param": None if self.param is None else _printable(self.param), "code": self.code,
         }  # fmt: skip
         return {"error": error}
 
@@ -52,6 +52,11 @@ _TYPES = {
     405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error",
     429: "rate_limit_error", 501: "invalid_request_error", 503: "server_error",
 }  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    """The text with halves of surrogate pairs, which a client may have sent, replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def from_validation(errors: list[Any]) -> Refusal:
