@@ -6,7 +6,7 @@ Each seed trains a model of 0.9 million parameters on 9,500 sums until it answer
 of the held-out ones, and then:
   grpo, ppo   the same prompts with the exact answer as reward; held-out share answered right
   dpo         pairs that prefer "=95" to "95", which a fifth of the texts have; share drawn
-  *_style     GRPO and PPO with that style and the exact answer as reward; share drawn
+  *_style     GRPO and PPO with that style as reward; share drawn
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
   shuffled    the same pairs with labels by chance; held: GRPO with a huge β, which stays
 Prints a table in CPU-seconds; a finished stage is not done again.
@@ -178,7 +178,7 @@ def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callab
     two = RolloutConfig(prompts=128, answers=1, max_new_tokens=6, epochs=2)
     by_critic = PpoRecipe(**{**common, "rollouts": two}, ppo=PpoConfig(critic_rate=3.0))
     by_group = GrpoRecipe(**common)
-    style = (RewardTerm("exact"), RewardTerm("regex", pattern="=.*"))
+    style = (RewardTerm("regex", pattern="=.*"),)
     short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
     dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=2e-4)}
     scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
