@@ -91,3 +91,9 @@ def test_a_fault_after_a_window_of_good_steps_starts_to_count_anew() -> None:
     assert not guard.may_go_back
     guard.judge(1.0, 1.0)
     assert guard.may_go_back
+
+
+def test_losses_of_exactly_zero_are_no_fault_and_neither_is_the_first_that_is_not() -> None:
+    guard = Guard(GuardConfig(window=10))
+    assert [guard.judge(0.0, 1.0) for _ in range(10)] == [None] * 10
+    assert guard.judge(0.1, 1.0) is None

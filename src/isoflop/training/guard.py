@@ -92,7 +92,8 @@ class Guard:
                 ("spike", loss, config.spike_z),
                 ("rise", statistics.median(last), config.spike_z / 2),
             ):
-                if (z := (found - median) / spread) > most:
+                # Losses that are all exactly 0 have no scale to judge by.
+                if spread and (z := (found - median) / spread) > most:
                     self.state = replace(state, skips=state.skips + 1)
                     return Fault(reason, found, grad_norm, median, z)
         calm = state.since_rollback + 1 >= config.window
