@@ -41,7 +41,8 @@ class Answers:
         Raises:
             EngineGone: The engine's thread has ended.
         """
-        left = self.left
+        # Not `self.left`, which the engine may have counted down before the reader begins.
+        left = sum(request.n for request in self.requests)
         while left:
             news = await self._news.get() if self._worker.alive else None
             if news is None:
