@@ -105,13 +105,13 @@ def gptq_decoder(
     own = dict(decoder.named_parameters())
     for number, block in enumerate(work.layers):
         prefix = f"layers.{number}."
-        moments = _moments(work, block, streams)
+        moments = input_moments(work, block, streams)
         for name, moment in moments.items():
             full = f"{prefix}{name}.weight"
             found[full] = gptq(own[full].detach(), moment, plan.bits[full], plan.group)
             if sequential:
-                block.get_submodule(name).weight.copy_(found[full].unpack())
-        streams = [(_through(work, block, x, document), document) for x, document in streams]
+                block.get_parameter(f"{name}.weight").copy_(found[full].unpack())
+        streams = [(through(work, block, x, document), document) for x, document in streams]
     rest = {
         name: quantize(parameter.detach(), plan.bits[name], plan.group)
         for name, parameter in matrices(decoder)
@@ -123,8 +123,9 @@ def gptq_decoder(
 def plain_copy(decoder: Decoder) -> Decoder:
     """A copy whose layers call their modules one by one, never fused, so that hooks see inputs."""
     work = copy.deepcopy(decoder).eval()
-    for block in work.layers:
-        block.fuses_attention = block.fuses_feed_forward = False
+    for module in work.modules():
+        if isinstance(module, Block):
+            module.fuses_attention = module.fuses_feed_forward = False
     return work
 
 
@@ -140,12 +141,13 @@ def batches_of(windows: Windows) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _through(decoder: Decoder, block: Block, x_BTD: Tensor, document_BT: Tensor) -> Tensor:
-    out_BTD, _ = block(x_BTD, decoder.rotary, decoder.view(x_BTD, document_BT, None))
+def through(decoder: Decoder, block: nn.Module, x_BTD: Tensor, document_BT: Tensor) -> Tensor:
+    """The stream after one of a decoder's layers."""
+    out_BTD: Tensor = block(x_BTD, decoder.rotary, decoder.view(x_BTD, document_BT, None))[0]
     return out_BTD
 
 
-def _moments(
+def input_moments(
     decoder: Decoder, block: nn.Module, streams: list[tuple[Tensor, Tensor]]
 ) -> Mapping[str, Tensor]:
     """Linear layer → Σ x xᵀ of its inputs, float64."""
@@ -161,7 +163,7 @@ def _moments(
         if isinstance(module, nn.Linear)
     ]
     for x_BTD, document_BT in streams:
-        _through(decoder, block, x_BTD, document_BT)  # type: ignore[arg-type]
+        through(decoder, block, x_BTD, document_BT)
     for hook in hooks:
         hook.remove()
     return moments

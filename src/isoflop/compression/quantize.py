@@ -72,7 +72,7 @@ def quantize(weight: Tensor, bits: int, group: int) -> Packed:
         return Packed(grid.codes(weight).to(torch.int8), grid.scale)
     if weight.shape[-1] % group or group % 2:
         raise ValueError(f"{weight.shape[-1]} columns do not part into even groups of {group}")
-    grouped = weight.unflatten(-1, (-1, group))
+    grouped = torch.unflatten(weight, -1, (-1, group))
     grid = grid_of(grouped, 4)
     if grid.offset is None:
         raise ValueError("a grid of 4 bits has an offset")

@@ -56,13 +56,14 @@ class Packed:
         if self.offset is None:
             return self.codes.float() * scale
         codes = torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2).float()
-        grouped = codes.unflatten(-1, (scale.shape[-1], -1))
-        return (grouped * scale[..., None] + self.offset.float()[..., None]).flatten(-2)
+        grouped = torch.unflatten(codes, -1, (scale.shape[-1], -1))
+        found: Tensor = (grouped * scale[..., None] + self.offset.float()[..., None]).flatten(-2)
+        return found
 
 
 def pack_int4(codes: Tensor, scale: Tensor, offset: Tensor) -> Packed:
     """Codes 0 to 15, (…, columns) with an even number of columns, two a byte."""
-    low, high = codes.to(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
+    low, high = torch.unflatten(codes.to(torch.uint8), -1, (-1, 2)).unbind(-1)
     return Packed(low | (high << 4), scale, offset)
 
 
