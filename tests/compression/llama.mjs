@@ -1,10 +1,11 @@
 // Asks llama.cpp, by way of the npm package node-llama-cpp, for token ids and greedy continuations.
-// Usage: node llama.mjs PACKAGE_DIRECTORY MODEL.gguf < {"texts": [...], "prompts": [[id, ...]], "tokens": n}
-import {readFileSync} from "node:fs";
+// Usage: node llama.mjs PACKAGE_DIRECTORY MODEL.gguf QUESTIONS.json ANSWERS.json; the questions are
+// {"texts": [...], "prompts": [[id, ...]], "tokens": n}
+import {readFileSync, writeFileSync} from "node:fs";
 
-const [packageDirectory, path] = process.argv.slice(2);
+const [packageDirectory, path, questions, answers] = process.argv.slice(2);
 const {getLlama} = await import(`${packageDirectory}/dist/index.js`);
-const asked = JSON.parse(readFileSync(0, "utf8"));
+const asked = JSON.parse(readFileSync(questions, "utf8"));
 const llama = await getLlama({gpu: false, build: "never", logLevel: "error", maxThreads: 1});
 const model = await llama.loadModel({modelPath: path});
 const ids = asked.texts.map((text) => model.tokenize(text, false));
@@ -20,5 +21,5 @@ for (const prompt of asked.prompts) {
     }
     continued.push(found);
 }
-console.log(JSON.stringify({ids, continued}));
+writeFileSync(answers, JSON.stringify({ids, continued})); // a pipe would be cut off by exit
 process.exit(0);

@@ -36,6 +36,8 @@ from isoflop.models.stored_weights import WEIGHTS
 
 Method = Literal["int8", "int4", "gptq", "magnitude", "wanda"]
 METHODS: tuple[str, ...] = get_args(Method)
+HEADER_BYTES = 512
+"""Of a file's header, most that one parameter takes: names, formats and shapes of three tensors."""
 BURSTS = 7
 """Bursts of decoding whose spread foretells the speed."""
 
@@ -130,9 +132,12 @@ def compress(
         progress.note("foretelling from each part alone")
         sensitivity = _foretell(decoder, texts, config)
         speeds = generation_speeds(decoder, texts.held_out, BURSTS)
-        size = stored_bytes(decoder, plan_bits(decoder, _bits(config), config.group))
         full_size = sum(4 * p.numel() for p in decoder.parameters())
-        ids = _promise(ledger, config, sensitivity, size if config.packs else full_size, speeds)
+        size = full_size
+        if config.packs:
+            size = stored_bytes(decoder, plan_bits(decoder, _bits(config), config.group))
+        header = HEADER_BYTES * len(list(decoder.parameters()))
+        ids = _promise(ledger, config, sensitivity, (size, header), speeds)
         progress.note(f"promised: {said(sensitivity)}; compressing")
         done = _apply(decoder, texts, config, sequential=True)
         small = _with(decoder, done.values)
@@ -153,9 +158,7 @@ def compress(
             tokens_per_second=speed,
         )
         write_json(aside / "result.json", {"config": asdict(config), **result.document()})
-        write_manifest(
-            aside, kind="model", config=written, machine=machine(), inputs=(model, data)
-        )
+        write_manifest(aside, kind="model", config=written, machine=machine(), inputs=(model, data))
     return result
 
 
@@ -173,14 +176,10 @@ def _bits(config: CompressConfig) -> int:
     return {"int8": 8, "int4": 4}.get(config.method, config.bits)
 
 
-def _apply(
-    decoder: Decoder, texts: Texts, config: CompressConfig, *, sequential: bool
-) -> _Work:
+def _apply(decoder: Decoder, texts: Texts, config: CompressConfig, *, sequential: bool) -> _Work:
     if not config.packs:
         score: Score = "wanda" if config.method == "wanda" else "magnitude"
-        values = prune_decoder(
-            decoder, score, config.sparsity, config.pattern, texts.calibration
-        )
+        values = prune_decoder(decoder, score, config.sparsity, config.pattern, texts.calibration)
         return _Work({}, values)
     plan = plan_bits(decoder, _bits(config), config.group)
     if config.method == "gptq":
@@ -209,12 +208,17 @@ def _promise(
     ledger: Ledger,
     config: CompressConfig,
     sensitivity: Sensitivity,
-    size: int,
+    sizes: tuple[int, int],
     speeds: list[float],
 ) -> dict[str, str]:
-    """Write what is promised; what → the promise's id."""
+    """Write what is promised; what → the promise's id.
+
+    Args:
+        sizes: Bytes of the stored tensors, and of the file's header at most.
+        speeds: Tokens per second of bursts of the full model.
+    """
+    size, header = sizes
     basis = f"sensitivity of {len(sensitivity.parts)} parts to {config.method}"
-    header = 256 * (3 * len(sensitivity.parts) * 8 + 16)  # names and shapes, in JSON
     # Weights are float32 again once they are loaded, so that the speed is the full model's; a
     # single burst may still fall outside the range of a few.
     typical, spread = statistics.median(speeds), max(speeds) - min(speeds)

@@ -99,9 +99,7 @@ def gptq_decoder(
     """
     work = plain_copy(decoder)
     found: dict[str, Packed] = {}
-    streams = [
-        (work.embed(ids, 0, document), document) for ids, document in batches_of(windows)
-    ]
+    streams = [(work.embed(ids, 0, document), document) for ids, document in batches_of(windows)]
     own = dict(decoder.named_parameters())
     for number, block in enumerate(work.layers):
         prefix = f"layers.{number}."

@@ -104,5 +104,7 @@ def parts_of(parameters: Mapping[str, object]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in parameters:
         words = name.split(".")
-        found.setdefault(".".join(words[:3] if words[0] == "layers" else words[:1]), []).append(name)
+        found.setdefault(".".join(words[:3] if words[0] == "layers" else words[:1]), []).append(
+            name
+        )
     return found

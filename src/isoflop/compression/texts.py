@@ -1,4 +1,4 @@
-"""The texts that compression looks at: some to calibrate on, others to foretell with, others to judge.
+"""What compression looks at: texts to calibrate on, others to foretell with, others to judge.
 
 The three never overlap. Not for training on (`data/loader.py`).
 """
