@@ -23,7 +23,6 @@ from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.config import DECODER_FORMS, DecoderConfig, ExpertsConfig
 from isoflop.models.convert import load_decoder, save_model
 from isoflop.models.decoder import Decoder
-from isoflop.models.generate import generate
 from isoflop.models.initialise import initialise
 
 gguf = pytest.importorskip("gguf")
@@ -183,6 +182,10 @@ def test_llama_cpp_reads_the_same_tokens_and_writes_the_same_text(
     assert done.returncode == 0, done.stderr
     said = json.loads(answers.read_text())
     assert said["ids"] == ids
-    stop = (tokenizer.eos_id,)
-    ours = [generate(decoder, prompt, 24, stop_ids=stop) for prompt in prompts]
-    assert said["continued"] == ours
+    # Weights drawn at random have near ties, and llama.cpp caches keys and values as float16: what
+    # it wrote must be, to that precision, the likeliest for us after the same tokens.
+    for prompt, continued in zip(prompts, said["continued"], strict=True):
+        with torch.no_grad():
+            logits = decoder(torch.tensor([prompt + continued]))[0, len(prompt) - 1 : -1]
+        chosen = logits.gather(1, torch.tensor(continued)[:, None])[:, 0]
+        assert (logits.amax(1) - chosen).max() < 0.02 * logits.std()
