@@ -75,6 +75,9 @@ def test_int8_keeps_its_promise_and_loads_as_a_model(
     assert [p.quantity for p in promises][:2] == ["bits_per_byte_added", "weights_bytes"]
     assert all(p.settled for p in promises)
     assert promises[1].held
+    card = (out / "README.md").read_text()
+    for part in ("- model model", "- shards shards", "- corpus corpus", "held-out tokens"):
+        assert part in card
     # What is loaded is what was judged:
     small, full = isoflop.load(out).decoder, load_decoder(model)
     texts = open_texts(tiny_shards.directory, load_tokenizer(model), 32, 2048)

@@ -22,13 +22,14 @@ from isoflop.compression.prune import Pattern, Score, prune_decoder
 from isoflop.compression.quantize import plan_bits, quantize_decoder, stored_bytes
 from isoflop.compression.sensitivity import LEVEL, Sensitivity, foretell
 from isoflop.compression.texts import Texts, open_texts
-from isoflop.core.artifact import build_directory, write_json, write_manifest
+from isoflop.core.artifact import build_directory, write_atomic, write_json, write_manifest
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import RecipeError
 from isoflop.core.hardware import machine
 from isoflop.core.ledger import LEDGER, Ledger, Promise
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.loading import load
+from isoflop.models.card import CARD, model_card
 from isoflop.models.convert import write_variant
 from isoflop.models.decoder import Decoder
 from isoflop.models.packed_weights import Packed
@@ -157,8 +158,13 @@ def compress(
             tokens_per_second_full=statistics.median(speeds),
             tokens_per_second=speed,
         )
+        inputs = (model, data)
+        card = model_card(
+            f"{model.resolve().name}, {config.method}", decoder.config, inputs, _facts(result)
+        )
+        write_atomic(aside / CARD, card)
         write_json(aside / "result.json", {"config": asdict(config), **result.document()})
-        write_manifest(aside, kind="model", config=written, machine=machine(), inputs=(model, data))
+        write_manifest(aside, kind="model", config=written, machine=machine(), inputs=inputs)
     return result
 
 
@@ -170,6 +176,21 @@ def said(sensitivity: Sensitivity) -> str:
         f"{LEVEL:.0%} interval {sensitivity.low * percent:+.2f} to "
         f"{sensitivity.high * percent:+.2f} %"
     )
+
+
+def _facts(found: Compressed) -> dict[str, str]:
+    """What the model card says was measured."""
+    promise, measured = found.promises[0], found.measured
+    return {
+        "bits per byte of the full model": f"{measured.bits_per_byte_full:.4f}",
+        "bits per byte": f"{measured.bits_per_byte:.4f} ({measured.relative_loss:+.2%})",
+        "promised to be added": f"{promise.low:+.4f} to {promise.high:+.4f} at {LEVEL:.0%}, "
+        + ("held" if promise.held else "broken"),
+        "KL divergence to the full model": f"{measured.kl:.3g} nats per token",
+        "tokens whose likeliest successor changed": f"{measured.flipped:.2%}",
+        "held-out tokens": f"{measured.tokens:,}",
+        "bytes of the weights": f"{found.bytes:,} of {found.bytes_full:,}",
+    }
 
 
 def _bits(config: CompressConfig) -> int:
