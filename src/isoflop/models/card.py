@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from isoflop.core.artifact import MANIFEST, read_manifest, sha256_file
+from isoflop.core.errors import ArtifactError
 from isoflop.models.accounting import count_parameters
 from isoflop.models.config import AnyConfig, DecoderConfig
 
@@ -59,7 +60,12 @@ def _chain(inputs: Sequence[Path], depth: int, seen: set[str]) -> Iterator[str]:
             found = f"`{sha256_file(path)[:12]}`" if path.is_file() else "no longer there"
             yield f"{indent}- file {_plain(path.name)}, {found}"
             continue
-        own, manifest = sha256_file(path / MANIFEST), read_manifest(path)
+        own = sha256_file(path / MANIFEST)
+        try:
+            manifest = read_manifest(path)
+        except ArtifactError:  # of another version; that it was used is known all the same
+            yield f"{indent}- {_plain(path.name)}, `{own[:12]}`, not followed"
+            continue
         again = " (above)" if own in seen else ""
         yield (
             f"{indent}- {_plain(manifest.kind)} {_plain(path.name)}, `{own[:12]}`, finished "
