@@ -51,8 +51,8 @@ def test_the_contract_would_notice_an_import_upwards(tmp_path: Path) -> None:
         "[tool.importlinter]" + contracts.replace("isoflop", "upsidedown")
     )
     for name in (
-        "cli", "alignment", "evaluation", "planning", "reporting", "training", "models",
-        "data", "laws", "core", "serving",
+        "cli", "alignment", "compression", "evaluation", "planning", "reporting", "serving",
+        "training", "models", "data", "laws", "core",
     ):  # fmt: skip
         folder = tmp_path / "upsidedown" / name
         folder.mkdir(parents=True)

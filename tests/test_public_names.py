@@ -82,8 +82,9 @@ def test_a_public_name_says_what_it_is_and_takes_typed_values(
 def test_the_commands_are_these() -> None:
     assert set(COMMANDS) == {
         *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture", "laws"),
-        *("emergence", "plan", "models", "import", "export", "eval", "report", "ledger", "chat"),
+        *("emergence", "plan", "models", "compress", "import", "export", "eval", "report"),
         *("sft", "reward", "dpo", "ppo", "grpo", "verify", "serve", "feedback", "redteam"),
+        *("ledger", "chat"),
     }
 
 

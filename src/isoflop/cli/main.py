@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "emergence": ("isoflop.cli.emergence", "whether abilities in a table of scores emerge"),
     "plan": ("isoflop.cli.plan", "a whole run from a budget: size, data, layout, time, cost, loss"),
     "models": ("isoflop.cli.models", "published models by name: shapes, parameters, costs"),
+    "compress": ("isoflop.cli.compress", "a smaller model: fewer bits or fewer weights"),
     "import": ("isoflop.cli.importing", "a Hugging Face directory as a model to train further"),
     "export": ("isoflop.cli.exporting", "a model as other tools open it"),
     "report": ("isoflop.cli.report", "write runs, laws and promises as one HTML page"),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -38,6 +39,7 @@ from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.hugging_face_config import OWN, architecture_of, hugging_face_config
 from isoflop.models.hugging_face_read import model_config
 from isoflop.models.hugging_face_tensors import links
+from isoflop.models.packed_weights import Packed
 from isoflop.models.stored_weights import CONFIG, INDEX, WEIGHTS, check, open_weights
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -116,7 +118,8 @@ def load_model(directory: Path, *, keep_dtype: bool = False) -> AnyModel:
         stored = open_weights(directory, raw["architectures"][0], opened)
         if isinstance(config, EncoderConfig):  # BERT is published under either name
             config = replace(config, pair_head="cls.seq_relationship.weight" in stored.files)
-        wanted = check(stored, config, architecture_of(config))
+        own = raw["architectures"][0] == OWN
+        wanted = check(stored, config, OWN if own else architecture_of(config))
         with torch.device("meta"):
             model = build_model(config)
         tensors: dict[str, Tensor] = {}
@@ -210,19 +213,59 @@ def _write(
     inputs: Sequence[Path],
     seed: int | None,
 ) -> None:
-    dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
-    config = hugging_face_config(model.config, dtype, special)
     with build_directory(directory) as aside:
-        write_json(aside / CONFIG, config)
-        if not isinstance(model, Encoder):
-            ids = {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None}
-            write_json(aside / "generation_config.json", ids)
-        if tokenizer_dir is not None:
-            _copy_tokenizer(tokenizer_dir, aside)
-        _write_weights(model, aside / WEIGHTS, directory / WEIGHTS)
+        config = _write_files(model, aside, directory, tokenizer_dir, special)
         write_manifest(
             aside, kind="model", config=config, machine=machine(), inputs=inputs, seed=seed
         )
+
+
+def write_variant(
+    model: Decoder,
+    source: Path,
+    aside: Path,
+    directory: Path,
+    packed: Mapping[str, Packed] | None = None,
+) -> Mapping[str, Any]:
+    """Write the files of a model made from the one in `source`, with its tokenizer and special
+    ids, but no manifest: the caller adds files of its own first.
+
+    Args:
+        aside: Where to write; `directory` is the place that errors name.
+        packed: Parameters that are stored in few bits, by the name of the parameter; the model is
+            then one that Isoflop alone opens.
+
+    Returns:
+        `config.json`.
+
+    Raises:
+        ArtifactError: The tokenizer cannot be read, or the weights cannot be written.
+    """
+    raw = read_json(source / CONFIG)
+    special = {key: raw[key] for key in SPECIAL_IDS if _is_ids(raw.get(key))}
+    tokenizer = source if (source / "tokenizer.json").exists() else None
+    return _write_files(model, aside, directory, tokenizer, special, packed or {})
+
+
+def _write_files(
+    model: AnyModel,
+    aside: Path,
+    directory: Path,
+    tokenizer_dir: Path | None,
+    special: Mapping[str, Any] | None,
+    packed: Mapping[str, Packed] = MappingProxyType({}),
+) -> Mapping[str, Any]:
+    dtype = str(model.embed_tokens.weight.dtype).removeprefix("torch.")
+    architecture = OWN if packed else architecture_of(model.config)
+    config = hugging_face_config(model.config, dtype, special, own_form=bool(packed))
+    write_json(aside / CONFIG, config)
+    if not isinstance(model, Encoder):
+        ids = {key: config[key] for key in SPECIAL_IDS if config.get(key) is not None}
+        write_json(aside / "generation_config.json", ids)
+    if tokenizer_dir is not None:
+        _copy_tokenizer(tokenizer_dir, aside)
+    _write_weights(model, architecture, packed, aside / WEIGHTS, directory / WEIGHTS)
+    return config
 
 
 def _copy_tokenizer(source: Path, aside: Path) -> None:
@@ -239,11 +282,16 @@ def _copy_tokenizer(source: Path, aside: Path) -> None:
             write_json(aside / TOKENIZER_CONFIG, {**kept, "tokenizer_class": FAST})
 
 
-def _write_weights(model: AnyModel, path: Path, shown: Path) -> None:
+def _write_weights(
+    model: AnyModel, architecture: str, packed: Mapping[str, Packed], path: Path, shown: Path
+) -> None:
     # `named_parameters` names a tied matrix once, as the embedding: that is how it is stored.
     own = dict(model.named_parameters())
     tensors: dict[str, Tensor] = {}
-    for link in links(model.config, architecture_of(model.config)):
+    for link in links(model.config, architecture):
+        if link.ours[0] in packed:
+            tensors |= packed[link.ours[0]].parts(link.theirs[0])
+            continue
         stored = link.store([own[name].detach() for name in link.ours])
         tensors |= {n: t.contiguous() for n, t in zip(link.theirs, stored, strict=True)}
     try:

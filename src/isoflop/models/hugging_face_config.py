@@ -80,7 +80,11 @@ def _one_width(config: DecoderConfig) -> bool:
 
 
 def hugging_face_config(
-    config: AnyConfig, dtype: str = "float32", special_ids: Mapping[str, Any] | None = None
+    config: AnyConfig,
+    dtype: str = "float32",
+    special_ids: Mapping[str, Any] | None = None,
+    *,
+    own_form: bool = False,
 ) -> dict[str, Any]:
     """`config.json` of a model.
 
@@ -90,8 +94,9 @@ def hugging_face_config(
     Args:
         dtype: Of the weights, as torch names it.
         special_ids: `bos_token_id`, `eos_token_id`, `pad_token_id` and their like.
+        own_form: As a decoder that Isoflop alone opens, whatever its shape.
     """
-    architecture = architecture_of(config)
+    architecture = OWN if own_form else architecture_of(config)
     if isinstance(config, EncoderConfig):
         own = _write_bert(config)
     elif isinstance(config, EncoderDecoderConfig):

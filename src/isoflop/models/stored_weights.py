@@ -23,6 +23,7 @@ from isoflop.models.accounting import count_parameters
 from isoflop.models.build import build_model
 from isoflop.models.config import AnyConfig, DecoderConfig, EncoderDecoderConfig
 from isoflop.models.hugging_face_tensors import IGNORED, Link, aliases, canonical_name, links
+from isoflop.models.packed_weights import UnpackedFile
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MOST_PARAMETERS = 1 << 50
@@ -71,14 +72,15 @@ def open_weights(directory: Path, architecture: str, opened: ExitStack) -> Store
                 fix="Only safetensors are read, never pickled weights",
             )
         try:
-            file = opened.enter_context(safe_open(directory / name, framework="pt"))
+            whole = opened.enter_context(safe_open(directory / name, framework="pt"))
         except SafetensorError as error:
             raise ArtifactError(
                 f"not a whole safetensors file ({error})",
                 where=str(directory / name),
                 fix="Make the model again, or restore the file from a copy",
             ) from None
-        files |= {canonical_name(key, architecture): (file, key) for key in list(file.keys())}
+        file = UnpackedFile(whole, str(directory / name))
+        files |= {canonical_name(key, architecture): (file, key) for key in file.keys()}  # noqa: SIM118
     return StoredWeights(path, files)
 
 
