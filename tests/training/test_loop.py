@@ -22,7 +22,8 @@ from isoflop.core.console import SILENT
 from isoflop.models.decoder import Decoder
 from isoflop.training.checkpoint import latest_checkpoint
 from isoflop.training.guard_recipe import GuardConfig
-from isoflop.training.loop import Diverged, Interrupted, LoopConfig, NotFinite, run
+from isoflop.training.loop import LoopConfig, run
+from isoflop.training.stops import Diverged, Interrupted, NotFinite
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer

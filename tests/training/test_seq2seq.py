@@ -25,7 +25,7 @@ from isoflop.models.initialise import initialise
 from isoflop.models.recipe import ModelConfig
 from isoflop.training import loop
 from isoflop.training.batches import open_data
-from isoflop.training.loop import Interrupted
+from isoflop.training.stops import Interrupted
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train, work_of
 from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe

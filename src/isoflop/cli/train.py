@@ -17,8 +17,8 @@ class TrainArguments(RecipeArguments):
 def run(args: list[str]) -> int:
     """Run `isoflop train RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(TrainArguments, TrainRecipe, args, "train")
-    from isoflop.training.loop import EarlyStop
     from isoflop.training.pretrain import train
+    from isoflop.training.stops import EarlyStop
 
     try:
         result = train(recipe, arguments.out, make_progress(arguments.json))
