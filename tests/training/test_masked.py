@@ -22,12 +22,12 @@ from isoflop.models.encoder import Encoder
 from isoflop.models.initialise import initialise
 from isoflop.models.recipe import ModelConfig
 from isoflop.training.batches import open_data
-from isoflop.training.stops import Interrupted
 from isoflop.training.masked import MaskedBatch, masked_loss, masked_targets, masked_task
 from isoflop.training.objective_recipe import ObjectiveConfig
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
+from isoflop.training.stops import Interrupted
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 

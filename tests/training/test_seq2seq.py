@@ -25,11 +25,11 @@ from isoflop.models.initialise import initialise
 from isoflop.models.recipe import ModelConfig
 from isoflop.training import loop
 from isoflop.training.batches import open_data
-from isoflop.training.stops import Interrupted
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train, work_of
 from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 from isoflop.training.seq2seq import span_work, target_loss
+from isoflop.training.stops import Interrupted
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 

@@ -90,9 +90,7 @@ class RankLog:
         self._file.close()
 
 
-def open_log(
-    directory: Path, rank: int, *, tensorboard: bool, start_step: int
-) -> RunLog | RankLog:
+def open_log(directory: Path, rank: int, *, tensorboard: bool, start_step: int) -> RunLog | RankLog:
     """The run's own log on the main rank, one beside it on the others."""
     if rank:
         return RankLog(directory, rank)

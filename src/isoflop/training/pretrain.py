@@ -116,9 +116,7 @@ def _train(
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
     # What it measures or builds is kept on disk: the others find it there.
-    precision = ranks.main_first(
-        lambda: choose_precision(recipe.train.dtype, recipe.train.device)
-    )
+    precision = ranks.main_first(lambda: choose_precision(recipe.train.dtype, recipe.train.device))
     work = work_of(recipe)
     for warning in work.warnings if ranks.is_main else ():
         warn(warning)
@@ -324,9 +322,7 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     return at
 
 
-def _loop_config(
-    recipe: TrainRecipe, work: Work, precision: Precision, ranks: Ranks
-) -> LoopConfig:
+def _loop_config(recipe: TrainRecipe, work: Work, precision: Precision, ranks: Ranks) -> LoopConfig:
     train = recipe.train
     peak = ranks.from_main(lambda: precision.peak_flops(torch.get_num_threads()))
     return LoopConfig(

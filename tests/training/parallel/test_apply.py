@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isoflop.core.errors import RecipeError
+from isoflop.core.errors import ArtifactError, RecipeError
 from isoflop.data.shards import Shards
 from isoflop.models.recipe import ModelConfig
 from isoflop.training.optimizer_recipe import OptimizerConfig
@@ -43,15 +44,18 @@ def rows(run: Path, name: str = "metrics") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
 
 
-def assert_same_curve(found: Path, expected: Path) -> None:
-    ours, theirs = rows(found), rows(expected)
-    assert [row["step"] for row in ours] == list(range(1, STEPS + 1))
+def assert_same_curve(found: Path, expected: Path, first: int = 1) -> None:
+    ours, theirs = rows(found), rows(expected)[first - 1 :]
+    assert [row["step"] for row in ours] == list(range(first, STEPS + 1))
     for mine, other in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=LOSS)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
-    for mine, other in zip(rows(found, "evals"), rows(expected, "evals"), strict=True):
-        assert mine["loss"] == pytest.approx(other["loss"], rel=LOSS)
-    assert rows(found, "samples")[-1]["text"] == rows(expected, "samples")[-1]["text"]
+    assert rows(found, "evals")[-1]["loss"] == pytest.approx(
+        rows(expected, "evals")[-1]["loss"], rel=LOSS
+    )
+    assert [row["text"] for row in rows(found, "samples")][-1:] == [
+        row["text"] for row in rows(expected, "samples")
+    ][-1:]
     weights, others = (load_file(run / "model" / "model.safetensors") for run in (found, expected))
     assert weights.keys() == others.keys()
     for name, weight in weights.items():
@@ -76,19 +80,135 @@ LAYOUTS = {
     "fsdp 4": {"fsdp": 4},
     "dp 2 fsdp 2": {"dp": 2, "fsdp": 2},
     "tp 2": {"tp": 2},
-    "fsdp 2 tp 2": {"fsdp": 2, "tp": 2},
 }
+
+
+def trained(pool: Any, recipe: TrainRecipe, out: Path, **options: Any) -> Path:
+    """The run of as many processes as the recipe's layout is for."""
+    results = pool.run(recipe.parallel.devices, partial(train, **options), recipe, out)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    assert all(result == results[0] for result in results)
+    return out
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_layout_changes_neither_the_curve_nor_the_weights(
     layout: dict[str, int], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
 ) -> None:
-    parallel = ParallelConfig(**layout)
-    recipe = replace(recipe_of(tiny_shards), parallel=parallel)
-    results = pool.run(parallel.devices, train, recipe, tmp_path / "run")
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    assert all(result == results[0] for result in results)
-    assert_same_curve(tmp_path / "run", alone)
+    recipe = replace(recipe_of(tiny_shards), parallel=ParallelConfig(**layout))
+    assert_same_curve(trained(pool, recipe, tmp_path / "run"), alone)
+
+
+FORMS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
+    "experts, fsdp 2": ({"fsdp": 2}, {"architecture": "qwen3-moe", "n_experts": 4}),
+    "bert, fsdp 2": ({"fsdp": 2}, {"architecture": "bert"}),
+    "t5, fsdp 2": ({"fsdp": 2}, {"architecture": "t5"}),
+    "gpt2, tp 2": ({"tp": 2}, {"architecture": "gpt2"}),
+    "sinusoids, tp 2": ({"tp": 2}, {"architecture": "gpt2", "positions": "sinusoidal"}),
+    "window, tp 2": ({"tp": 2}, {"architecture": "llama", "window": 8}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_architecture_is_laid_out(
+    form: tuple[dict[str, int], dict[str, Any]],
+    pool: Any,
+    marked_shards: Shards,
+    calibrated: None,
+    tmp_path: Path,
+) -> None:
+    layout, changes = form
+    shape = {"n_kv_heads": None} if changes["architecture"] in ("bert", "t5", "gpt2") else {}
+    recipe = recipe_of(marked_shards, **shape, **changes)
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, packing="best-fit" if "t5" in changes.values() else "stream"),
+        train=replace(recipe.train, recompute="full", sample_prompts=()),
+    )
+    if recipe.kind != "causal":
+        recipe = replace(recipe, train=replace(recipe.train, recompute="none"))
+    expected = train(recipe, tmp_path / "alone").run
+    recipe = replace(recipe, parallel=ParallelConfig(**layout))
+    assert_same_curve(trained(pool, recipe, tmp_path / "run"), expected)
+
+
+@pytest.mark.slow
+def test_the_mean_of_sharded_weights_is_that_of_whole_ones(
+    pool: Any, tiny_shards: Shards, calibrated: None, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_shards, tie_embeddings=False)
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, average_decay=0.9))
+    expected = train(recipe, tmp_path / "alone").run
+    recipe = replace(recipe, parallel=ParallelConfig(fsdp=2, tp=2))
+    assert_same_curve(trained(pool, recipe, tmp_path / "run"), expected)
+
+
+@pytest.fixture(scope="module")
+def on_four(pool: Any, tiny_shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two axes at once that kept its checkpoint of the tenth step."""
+    recipe = recipe_of(tiny_shards)
+    recipe = replace(
+        recipe,
+        train=replace(recipe.train, keep_checkpoints_at=(10 * 256,)),
+        parallel=ParallelConfig(fsdp=2, tp=2),
+    )
+    return trained(pool, recipe, tmp_path_factory.mktemp("four") / "run")
+
+
+def test_sharded_tensors_on_four_processes_change_neither_the_curve_nor_the_weights(
+    on_four: Path, alone: Path
+) -> None:
+    assert_same_curve(on_four, alone)
+    assert [path.name for path in sorted((on_four / "ranks").iterdir())] == [
+        f"rank_0000{rank}.jsonl" for rank in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"fsdp": 2}], ids=["alone", "tp 2", "fsdp 2"])
+def test_a_checkpoint_of_four_processes_goes_on_in_another_layout(
+    layout: dict[str, int],
+    pool: Any,
+    on_four: Path,
+    alone: Path,
+    tiny_shards: Shards,
+    tmp_path: Path,
+) -> None:
+    recipe = replace(recipe_of(tiny_shards), parallel=ParallelConfig(**layout))
+    saved = on_four / "checkpoints" / "step_00000010"
+    assert sorted(path.name for path in saved.glob("__*")) == [f"__{r}_0.distcp" for r in range(4)]
+    out = trained(pool, recipe, tmp_path / "run", branch_from=saved)
+    assert_same_curve(out, alone, first=11)
+
+
+def test_a_damaged_part_of_another_rank_is_refused_by_all(
+    pool: Any, on_four: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    saved = shutil.copytree(on_four / "checkpoints" / "step_00000010", tmp_path / "saved")
+    part = saved / "__3_0.distcp"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    recipe = replace(recipe_of(tiny_shards), parallel=ParallelConfig(fsdp=2))
+    found = pool.run(2, partial(train, branch_from=saved), recipe, tmp_path / "run")
+    assert all(isinstance(error, ArtifactError) and str(part) in str(error) for error in found)
+
+
+def test_a_global_batch_that_does_not_come_out_even_is_the_same_batch(
+    pool: Any, tiny_shards: Shards, calibrated: None, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_shards)
+    batch = {"global_batch_tokens": 192, "tokens": STEPS * 192}  # three micro-batches
+    recipe = replace(recipe, train=replace(recipe.train, **batch))
+    expected = train(recipe, tmp_path / "alone").run
+    recipe = replace(recipe, parallel=ParallelConfig(fsdp=2))
+    assert_same_curve(trained(pool, recipe, tmp_path / "run"), expected)
+
+
+def test_heads_that_the_layout_does_not_divide_are_named_by_every_rank(
+    pool: Any, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    recipe = replace(recipe_of(tiny_shards, n_kv_heads=1), parallel=ParallelConfig(tp=2))
+    for error in pool.run(2, train, recipe, tmp_path / "run"):
+        assert isinstance(error, RecipeError)
+        assert "parallel.tp = 2 does not divide model.n_kv_heads = 1" in str(error)

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from isoflop.core.errors import IsoflopError
+from isoflop.core.errors import IsoflopError, RunError
 from isoflop.training.parallel.recipe import AXES, ParallelConfig, require_processes
 
 PATIENCE = timedelta(minutes=30)
@@ -151,6 +151,7 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
 
     Raises:
         RecipeError: The layout is for another number of processes.
+        RunError: One of the others was lost on the way.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     require_processes(parallel, started)
@@ -165,5 +166,14 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         sizes = tuple(getattr(parallel, axis) for axis in AXES)
         mesh = init_device_mesh("cuda" if on_gpu else "cpu", sizes, mesh_dim_names=AXES)
         yield Ranks(parallel, dist.get_rank(), mesh)
+    except RuntimeError as error:
+        if not any(name in str(error).lower() for name in ("gloo", "nccl", "connection")):
+            raise
+        raise RunError(
+            f"another process of the run was lost: {str(error).strip().splitlines()[0]}",
+            where=f"rank {os.environ.get('RANK', '?')}",
+            fix="The same command continues from the last checkpoint; with `torchrun "
+            "--max-restarts 3` it does so by itself",
+        ) from error
     finally:
         dist.destroy_process_group()

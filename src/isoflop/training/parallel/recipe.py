@@ -88,8 +88,8 @@ def require_fit(parallel: ParallelConfig, config: AnyConfig, seq_len: int) -> No
         ]
         if config.experts is not None:
             problems.append(f"parallel.tp = {tp} is for models without experts")
-        if config.positions == "relative":
-            problems.append(f"parallel.tp = {tp} is not for relative positions")
+        if config.positions in ("relative", "alibi"):  # which differ from head to head
+            problems.append(f"parallel.tp = {tp} is not for {config.positions} positions")
     if problems:
         raise RecipeError("; ".join(problems), where="train recipe")
 
@@ -102,9 +102,7 @@ def require_processes(parallel: ParallelConfig, started: int) -> None:
     """
     if parallel.devices == started:
         return
-    product = " · ".join(
-        f"{axis} {size}" for axis in AXES if (size := getattr(parallel, axis)) > 1
-    )
+    product = " · ".join(f"{axis} {size}" for axis in AXES if (size := getattr(parallel, axis)) > 1)
     raise RecipeError(
         f"the layout ({product or 'nothing'} in parallel) is for {parallel.devices} "
         f"process{'es' if parallel.devices > 1 else ''}, and there "

@@ -53,12 +53,11 @@ def cut_tensors(model: Decoder, mesh: DeviceMesh) -> None:
 
 def _plan(block: Block, *, first: bool) -> dict[str, ParallelStyle]:
     whole, own, as_it_is = Replicate(), Shard(1), None
-    gathered = {"input_layouts": own, "desired_input_layouts": whole}
     plan: dict[str, ParallelStyle] = {
         "input_layernorm": SequenceParallel(use_local_output=True),
         "self_attn": PrepareModuleInput(
-            input_layouts=(own, as_it_is, as_it_is),  # type: ignore[arg-type]
-            desired_input_layouts=(whole, as_it_is, as_it_is),  # type: ignore[arg-type]
+            input_layouts=(own, as_it_is, as_it_is),
+            desired_input_layouts=(whole, as_it_is, as_it_is),
             use_local_output=True,
         ),
         "self_attn.q_proj": ColwiseParallel(),
@@ -66,7 +65,9 @@ def _plan(block: Block, *, first: bool) -> dict[str, ParallelStyle]:
         "self_attn.v_proj": ColwiseParallel(),
         "self_attn.o_proj": RowwiseParallel(output_layouts=own),
         "post_attention_layernorm": SequenceParallel(use_local_output=True),
-        "mlp": PrepareModuleInput(**gathered, use_local_output=True),
+        "mlp": PrepareModuleInput(
+            input_layouts=own, desired_input_layouts=whole, use_local_output=True
+        ),
         "mlp.up_proj": ColwiseParallel(),
         "mlp.down_proj": RowwiseParallel(output_layouts=own),
     }
@@ -78,8 +79,8 @@ def _plan(block: Block, *, first: bool) -> dict[str, ParallelStyle]:
         plan["mlp.gate_proj"] = ColwiseParallel()
     if first:
         plan[""] = PrepareModuleInput(
-            input_layouts=(whole, as_it_is, as_it_is),  # type: ignore[arg-type]
-            desired_input_layouts=(own, as_it_is, as_it_is),  # type: ignore[arg-type]
+            input_layouts=(whole, as_it_is, as_it_is),
+            desired_input_layouts=(own, as_it_is, as_it_is),
             use_local_output=True,
         )
     return plan
