@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,14 @@ class Process(subprocess.Popen[str]):
         """SIGKILL, torchrun first, so that it starts nothing again."""
         pids = [self.pid, *self.members().values()]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.communicate()
+
+    def __exit__(self, *details: Any) -> None:
+        if self.poll() is None:  # a failed test leaves no process behind
+            self.kill_all()
+        super().__exit__(*details)
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -68,8 +75,10 @@ def wait_for(process: Process, sign: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-# A rate at which rounding does not grow over a hundred steps; heads that two ranks can share.
-SHAPE = ("--optimizer.learning-rate", "1e-3", "--model.head-dim", "16")
+# Forty steps at a rate at which rounding does not grow; heads that two ranks can share.
+SHAPE = (
+    "--train.tokens", "10240", "--optimizer.learning-rate", "1e-3", "--model.head-dim", "16",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +107,15 @@ def test_a_rank_killed_in_a_step_is_started_again_and_the_curve_goes_on(
     out = tmp_path / "run"
     layout = ("--parallel.fsdp", "2")
     with start(train_toml, out, isoflop.environment, *SHAPE, *layout) as process:
-        wait_for(process, lambda: max(losses(out), default=0) >= 40)
+        wait_for(process, lambda: max(losses(out), default=0) >= 20)
         os.kill(process.members()[1], signal.SIGKILL)
         printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors
-    assert json.loads(printed)["steps"] == 100
+    assert json.loads(printed)["steps"] == 40
     assert "another process of the run was lost" in errors
     (first, _), (second, step) = events(out)
     assert (first, second) == ("started", "resumed")
-    assert step >= 36
+    assert step >= 18
     assert_same(out, whole)
 
 
