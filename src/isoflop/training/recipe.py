@@ -265,12 +265,14 @@ def _single_process_problems(recipe: TrainRecipe) -> Iterator[str]:
     """What is not there for several processes."""
     if recipe.train.compile:
         yield "train.compile is for one process"
-    if recipe.optimizer.name not in ("adamw", "sgd"):
+    if recipe.optimizer.name != "adamw":
         yield f"optimizer.name = {recipe.optimizer.name} is for one process"
-    if recipe.parallel.tp > 1 and recipe.kind != "causal":
-        yield f"parallel.tp = {recipe.parallel.tp} is for objective.kind = causal"
-    if recipe.parallel.tp > 1 and recipe.data.packing in ("buckets", "streams"):
-        yield f"parallel.tp = {recipe.parallel.tp} is not for data.packing = {recipe.data.packing}"
+    if recipe.optimizer.average_decay is not None:
+        yield "optimizer.average_decay is for one process"
+    if recipe.kind != "causal":
+        yield f"objective.kind = {recipe.kind} is for one process"
+    if recipe.data.packing in ("buckets", "streams"):
+        yield f"data.packing = {recipe.data.packing} is for one process"
 
 
 def _objective_problems(recipe: TrainRecipe) -> Iterator[str]:

@@ -101,51 +101,6 @@ def test_a_layout_changes_neither_the_curve_nor_the_weights(
     assert_same_curve(trained(pool, recipe, tmp_path / "run"), alone)
 
 
-FORMS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
-    "experts, fsdp 2": ({"fsdp": 2}, {"architecture": "qwen3-moe", "n_experts": 4}),
-    "bert, fsdp 2": ({"fsdp": 2}, {"architecture": "bert"}),
-    "t5, fsdp 2": ({"fsdp": 2}, {"architecture": "t5"}),
-    "gpt2, tp 2": ({"tp": 2}, {"architecture": "gpt2"}),
-    "sinusoids, tp 2": ({"tp": 2}, {"architecture": "gpt2", "positions": "sinusoidal"}),
-    "window, tp 2": ({"tp": 2}, {"architecture": "llama", "window": 8}),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_every_architecture_is_laid_out(
-    form: tuple[dict[str, int], dict[str, Any]],
-    pool: Any,
-    marked_shards: Shards,
-    calibrated: None,
-    tmp_path: Path,
-) -> None:
-    layout, changes = form
-    shape = {"n_kv_heads": None} if changes["architecture"] in ("bert", "t5", "gpt2") else {}
-    recipe = recipe_of(marked_shards, **shape, **changes)
-    recipe = replace(
-        recipe,
-        data=replace(recipe.data, packing="best-fit" if "t5" in changes.values() else "stream"),
-        train=replace(recipe.train, recompute="full", sample_prompts=()),
-    )
-    if recipe.kind != "causal":
-        recipe = replace(recipe, train=replace(recipe.train, recompute="none"))
-    expected = train(recipe, tmp_path / "alone").run
-    recipe = replace(recipe, parallel=ParallelConfig(**layout))
-    assert_same_curve(trained(pool, recipe, tmp_path / "run"), expected)
-
-
-@pytest.mark.slow
-def test_the_mean_of_sharded_weights_is_that_of_whole_ones(
-    pool: Any, tiny_shards: Shards, calibrated: None, tmp_path: Path
-) -> None:
-    recipe = recipe_of(tiny_shards, tie_embeddings=False)
-    recipe = replace(recipe, optimizer=replace(recipe.optimizer, average_decay=0.9))
-    expected = train(recipe, tmp_path / "alone").run
-    recipe = replace(recipe, parallel=ParallelConfig(fsdp=2, tp=2))
-    assert_same_curve(trained(pool, recipe, tmp_path / "run"), expected)
-
-
 @pytest.fixture(scope="module")
 def on_four(pool: Any, tiny_shards: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two axes at once that kept its checkpoint of the tenth step."""

@@ -32,7 +32,7 @@ def test_experts_are_not_cut_by_tensor_parallel() -> None:
     from dataclasses import replace
 
     with_experts = replace(SHAPE, experts=ExpertsConfig(n_experts=4, top_k=2, d_expert=32))
-    with pytest.raises(RecipeError, match="models without experts"):
+    with pytest.raises(RecipeError, match="decoders without experts"):
         require_fit(ParallelConfig(tp=2), with_experts, seq_len=32)
 
 

@@ -69,12 +69,10 @@ def require_fit(parallel: ParallelConfig, config: AnyConfig, seq_len: int) -> No
         RecipeError: Lists every number that the layout does not divide.
     """
     tp = parallel.tp
-    if tp == 1:
-        return
     problems = []
-    if not isinstance(config, DecoderConfig):
-        problems.append(f"parallel.tp = {tp} is for decoders")
-    else:
+    if parallel.devices > 1 and (not isinstance(config, DecoderConfig) or config.experts):
+        problems.append("[parallel] is for decoders without experts so far")
+    elif tp > 1 and isinstance(config, DecoderConfig):
         parts = {
             "model.n_heads": config.n_heads,
             "model.n_kv_heads": config.n_kv_heads,
@@ -86,10 +84,8 @@ def require_fit(parallel: ParallelConfig, config: AnyConfig, seq_len: int) -> No
             for name, value in parts.items()
             if value % tp
         ]
-        if config.experts is not None:
-            problems.append(f"parallel.tp = {tp} is for models without experts")
-        if config.positions in ("relative", "alibi"):  # which differ from head to head
-            problems.append(f"parallel.tp = {tp} is not for {config.positions} positions")
+        if not config.is_fused or config.activation != "swiglu" or config.window is not None:
+            problems.append(f"parallel.tp = {tp} is for models of the default form so far")
     if problems:
         raise RecipeError("; ".join(problems), where="train recipe")
 
