@@ -18,6 +18,7 @@ from isoflop.core.errors import RunError
 from isoflop.data.shards import Shards
 from isoflop.laws import read_table
 from isoflop.planning import ladder as module
+from isoflop.planning import launchers
 from isoflop.planning.ladder import (
     COLUMNS,
     computed_flops,
@@ -93,7 +94,7 @@ def test_the_shared_part_of_a_trunk_is_computed_once(recipe: LadderRecipe) -> No
 
 
 def test_lanes_share_the_cores(recipe: LadderRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "usable_cores", lambda: 6)
+    monkeypatch.setattr(launchers, "usable_cores", lambda: 6)
     assert lanes_of(replace(recipe, processes=None)) == (6, 1)
     assert lanes_of(recipe) == (2, 3)
     assert lanes_of(replace(recipe, processes=9)) == (9, 1)
@@ -126,7 +127,7 @@ def pool(monkeypatch: pytest.MonkeyPatch, calibrated: None) -> Here:
     def fake(count: int, where: Path) -> Iterator[Here]:
         yield here
 
-    monkeypatch.setattr(module, "workers", fake)
+    monkeypatch.setattr(launchers, "workers", fake)
     return here
 
 

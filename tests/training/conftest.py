@@ -19,11 +19,11 @@ from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 from isoflop.models.recipe import ModelConfig
 from isoflop.training import loop
-from isoflop.training.loop import Interrupted
 from isoflop.training.objectives import TokenBatch
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
+from isoflop.training.stops import Interrupted
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 VOCAB_SIZE, SEQ_LEN = 61, 16

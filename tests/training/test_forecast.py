@@ -14,9 +14,9 @@ from isoflop.core.errors import RunError
 from isoflop.laws import RunTable, fit
 from isoflop.training.forecast import Forecaster
 from isoflop.training.forecast_recipe import ForecastConfig
-from isoflop.training.loop import EarlyStop
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import TrainRecipe
+from isoflop.training.stops import EarlyStop
 
 STEPS = 4000
 

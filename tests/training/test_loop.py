@@ -22,12 +22,13 @@ from isoflop.core.console import SILENT
 from isoflop.models.decoder import Decoder
 from isoflop.training.checkpoint import latest_checkpoint
 from isoflop.training.guard_recipe import GuardConfig
-from isoflop.training.loop import Diverged, Interrupted, LoopConfig, NotFinite, run
+from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.precision import Precision
 from isoflop.training.step import Gradient, Task, apply_gradient, compute_gradient
+from isoflop.training.stops import Diverged, Interrupted, NotFinite
 
 DecoderOf = Callable[..., Decoder]
 BatchOf = Callable[..., TokenBatch]

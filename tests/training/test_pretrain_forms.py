@@ -17,11 +17,11 @@ from isoflop.core.errors import RecipeError
 from isoflop.models.convert import load_decoder
 from isoflop.models.recipe import ModelConfig
 from isoflop.training import pretrain
-from isoflop.training.loop import Interrupted
 from isoflop.training.objective_recipe import ObjectiveConfig
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import TrainRecipe
+from isoflop.training.stops import Interrupted
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
 from isoflop.core.console import make_progress, print_result
 from isoflop.planning.ladder import RUNS, run_ladder
+from isoflop.planning.launchers import LOCAL
 from isoflop.planning.recipe import LadderRecipe
 
 
@@ -14,11 +15,14 @@ from isoflop.planning.recipe import LadderRecipe
 class LadderArguments(RecipeArguments):
     """Train many small models for a law, or continue the ladder in the output directory."""
 
+    launcher: str = LOCAL
+    """Where the runs are trained: local, or ray[:N or :ADDRESS]. The table is the same."""
+
 
 def run(args: list[str]) -> int:
     """Run `isoflop ladder RECIPE.toml -o DIR`."""
     arguments, recipe = parse_recipe_arguments(LadderArguments, LadderRecipe, args, "ladder")
-    ladder = run_ladder(recipe, arguments.out, make_progress(arguments.json))
+    ladder = run_ladder(recipe, arguments.out, make_progress(arguments.json), arguments.launcher)
     rows = [{**vars(result), "run": str(result.run)} for result in ladder.runs]
     lines = [f"{'params':>12} {'tokens':>14} {'loss':>8} {'bits/byte':>10} {'seconds':>8}"]
     lines += [

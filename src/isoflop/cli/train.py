@@ -6,26 +6,32 @@ from dataclasses import dataclass
 
 from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.process import is_main_process
 from isoflop.training.recipe import TrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments(RecipeArguments):
-    """Train a model from a recipe, or continue the run in the output directory."""
+    """Train a model from a recipe, or continue the run in the output directory. On several devices:
+    torchrun --nproc-per-node N -m isoflop train RECIPE.toml -o RUN --parallel.fsdp N."""
 
 
 def run(args: list[str]) -> int:
     """Run `isoflop train RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(TrainArguments, TrainRecipe, args, "train")
-    from isoflop.training.loop import EarlyStop
     from isoflop.training.pretrain import train
+    from isoflop.training.stops import EarlyStop
 
     try:
         result = train(recipe, arguments.out, make_progress(arguments.json))
     except EarlyStop as stop:
+        if not is_main_process():
+            return 1
         stopped = {"run": str(arguments.out), "stopped_early": stop.what, "where": stop.where}
         print_result(stopped, stop.paragraph(), arguments.json)
         return 1
+    if not is_main_process():
+        return 0
     per_byte = result.bits_per_byte
     of_bytes = "" if per_byte is None else f", {per_byte:.4f} bits per byte"
     text = (

@@ -33,6 +33,11 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def is_main_process() -> bool:
+    """Whether this is the one that speaks for the run: of those that torchrun starts, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def keep_freed_buffers() -> bool:
     """Tell glibc to keep freed memory instead of returning it to the kernel.
 

@@ -231,6 +231,7 @@ class Decoder(nn.Module):
         self.compiled: tuple[Callable[..., tuple[Tensor, Routing | None]], ...] = ()
         """What is called in place of each layer where a gradient is to come; none if empty."""
         self.norm = None if config.post_norm else make_norm(config.norm, width, config.norm_eps)
+        self.fuses_norm = config.norm == "rms"
         self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
@@ -300,7 +301,7 @@ class Decoder(nn.Module):
         """The stream after the last layer, ready for the output layer."""
         if self.norm is None:
             return x_BTD
-        if isinstance(self.norm, nn.RMSNorm) and fused_applies(x_BTD):
+        if isinstance(self.norm, nn.RMSNorm) and self.fuses_norm and fused_applies(x_BTD):
             return fused.norm(x_BTD, self.norm.weight, self.norm.eps or 0.0)
         out: Tensor = self.norm(x_BTD)
         return out

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 from isoflop.core.artifact import MANIFEST, write_atomic, write_manifest
 from isoflop.core.console import SILENT, Progress
-from isoflop.core.hardware import calibrate, machine, usable_cores
+from isoflop.core.hardware import calibrate, machine
 from isoflop.core.lock import locked
 from isoflop.core.recipe import to_dict
+from isoflop.planning.launchers import LOCAL, local_lanes, open_lanes
 from isoflop.planning.recipe import LadderRecipe, RungConfig
-from isoflop.planning.workers import train_in_worker, workers
+from isoflop.planning.workers import train_in_worker
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import CONFIG, claim
 
@@ -96,17 +97,23 @@ def jobs_of(recipe: LadderRecipe) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> Ladder:
+def run_ladder(
+    recipe: LadderRecipe, out: Path, progress: Progress = SILENT, launcher: str = LOCAL
+) -> Ladder:
     """Run or continue a ladder in the directory `out`; writes `runs.csv` after every run.
+
+    Args:
+        launcher: Where the runs are trained (`planning.launchers.open_lanes`).
 
     Raises:
         RunError: `out` holds a ladder of another recipe, or a worker died.
+        RecipeError: There is no such launcher.
     """
     began = time.monotonic()
     with locked(out):
         claim(out, recipe, "ladder")
         calibrate()  # once here, so that workers find it measured instead of measuring at once
-        results = _run_jobs(recipe, out, progress)
+        results = _run_jobs(recipe, out, progress, launcher)
         if not (out / MANIFEST).exists():
             write_manifest(
                 out,
@@ -120,26 +127,27 @@ def run_ladder(recipe: LadderRecipe, out: Path, progress: Progress = SILENT) -> 
     return Ladder(out, results, time.monotonic() - began)
 
 
-def _run_jobs(recipe: LadderRecipe, out: Path, progress: Progress) -> tuple[TrainResult, ...]:
+def _run_jobs(
+    recipe: LadderRecipe, out: Path, progress: Progress, launcher: str
+) -> tuple[TrainResult, ...]:
     jobs = jobs_of(recipe)
-    lanes, threads = lanes_of(recipe)
     cost = partial(_cost, recipe)
     waiting = {job.run_id: job for job in sorted(jobs, key=cost, reverse=True)}
     done: dict[str, TrainResult] = {}
     running: dict[Future[TrainResult], Job] = {}
     progress.start("ladder", sum(map(cost, jobs)), "units of work")
-    with workers(lanes, out) as pool:
+    with open_lanes(launcher, recipe.processes, out) as lanes:
         while waiting or running:
             for job in list(waiting.values()):
-                if len(running) < lanes and (job.trunk is None or job.trunk in done):
+                if len(running) < lanes.count and (job.trunk is None or job.trunk in done):
                     del waiting[job.run_id]
                     work = (
                         _recipe(recipe, job),
                         run_directory(out, job.run_id),
-                        threads,
+                        lanes.threads,
                         _branch_point(recipe, job, out),
                     )
-                    running[pool.submit(train_in_worker, *work)] = job
+                    running[lanes.pool.submit(train_in_worker, *work)] = job
             finished, _ = wait(running, timeout=_WATCH_SECONDS, return_when=FIRST_COMPLETED)
             for future in finished:
                 job = running.pop(future)
@@ -171,8 +179,7 @@ def computed_flops(recipe: LadderRecipe, flops: Mapping[str, float]) -> float:
 
 def lanes_of(recipe: LadderRecipe) -> tuple[int, int]:
     """(runs side by side, cores of each)."""
-    lanes = recipe.processes or min(8, usable_cores())
-    return lanes, max(1, usable_cores() // lanes)
+    return local_lanes(recipe.processes)
 
 
 def run_directory(out: Path, run_id: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from isoflop.training.average import WeightAverage
 from isoflop.training.guard import GuardState
 from isoflop.training.health import NoiseSums
 from isoflop.training.loss_scale import LossScale
+from isoflop.training.parallel.ranks import Ranks
 
 FORMAT = 3
 """Version of the layout below; a checkpoint of another one is refused, never guessed at."""
@@ -72,23 +74,45 @@ def save_checkpoint(
     optimizer: Optimizer,
     state: LoopState,
     average: WeightAverage | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
-    """Write `directory/step_N`, visible only once it is whole, and return it."""
-    final = checkpoint_path(directory, state.step)
-    if final.exists():
+    """Write `directory/step_N`, visible only once every rank's part is on disk, and return it.
+
+    Raises:
+        OSError: A rank could not write its part; nothing is left of any.
+    """
+    ranks, final = ranks or Ranks(), checkpoint_path(directory, state.step)
+    if ranks.from_main(final.exists):
         return final
     tensors = _tensors(model, optimizer, average)
-    with build_directory(final) as aside:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            try:
-                save(tensors, checkpoint_id=aside, no_dist=True)
-            except CheckpointException as error:
-                raise _cause(error) from None
-        files = {p.name: sha256_file(p) for p in sorted(aside.iterdir())}
-        content = {"files": files, "loop": asdict(state)}
-        write_json(aside / STATE, {"format": FORMAT, "sha256": sha256_json(content), **content})
+    with ExitStack() as building:
+        # The main rank makes the directory, and renames it once all have said that they are done.
+        aside = ranks.from_main(lambda: building.enter_context(build_directory(final)))
+        _write_tensors(tensors, aside, ranks)
+        own = sorted(aside.glob(f"__{ranks.rank}_*"))
+        hashes = ranks.gathered({p.name: sha256_file(p) for p in own})
+        if ranks.is_main:
+            files = {p.name: sha256_file(p) for p in aside.glob(".*")}
+            files |= {name: value for part in hashes for name, value in part.items()}
+            content = {"files": dict(sorted(files.items())), "loop": asdict(state)}
+            signed = {"format": FORMAT, "sha256": sha256_json(content), **content}
+            write_json(aside / STATE, signed)
+    ranks.from_main(lambda: None)  # the directory has its name when the others go on
     return final
+
+
+def _write_tensors(tensors: dict[str, Any], aside: Path, ranks: Ranks) -> None:
+    """This rank's part of the tensors, by DCP.
+
+    Raises:
+        OSError: A rank could not write; the same on all of them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        try:
+            save(tensors, checkpoint_id=aside, no_dist=ranks.mesh is None)
+        except CheckpointException as error:
+            raise _cause(error) from None
 
 
 def _tensors(
@@ -101,31 +125,26 @@ def _tensors(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, average: WeightAverage | None = None
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    average: WeightAverage | None = None,
+    ranks: Ranks | None = None,
 ) -> LoopState:
     """Load weights, moments and the mean of the weights in place and return the loop's state.
+
+    Each rank reads what it holds, however many ranks there are and were. Of the hashes, each
+    checks some.
 
     Raises:
         ArtifactError: A file is missing or differs from its hash, or the format is another one.
     """
-    record = read_json(path / STATE)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ArtifactError(
-            f"the checkpoint's format is not {FORMAT}, the one this version reads",
-            where=str(path / STATE),
-            fix="Continue it with the version of Isoflop that wrote it, or start in a new "
-            "directory",
-        )
-    content = {key: record.get(key) for key in ("files", "loop")}
-    if record.get("sha256") != sha256_json(content):
-        raise _damaged(path / STATE)
-    for name, expected in record["files"].items():
-        if not (path / name).exists() or sha256_file(path / name) != expected:
-            raise _damaged(path / name)
+    ranks = ranks or Ranks()
+    record = ranks.together(lambda: _checked(path, ranks))
     tensors = _tensors(model, optimizer, average)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(tensors, checkpoint_id=path, no_dist=True)
+        load(tensors, checkpoint_id=path, no_dist=ranks.mesh is None)
     set_state_dict(
         model,
         optimizer,
@@ -143,6 +162,25 @@ def load_checkpoint(
             "loss_scale": LossScale(**loop["loss_scale"]),
         }
     )
+
+
+def _checked(path: Path, ranks: Ranks) -> dict[str, Any]:
+    """The record of a checkpoint, once this rank's share of its files has the right hashes."""
+    record = read_json(path / STATE)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ArtifactError(
+            f"the checkpoint's format is not {FORMAT}, the one this version reads",
+            where=str(path / STATE),
+            fix="Continue it with the version of Isoflop that wrote it, or start in a new "
+            "directory",
+        )
+    content = {key: record.get(key) for key in ("files", "loop")}
+    if record.get("sha256") != sha256_json(content):
+        raise _damaged(path / STATE)
+    for name, expected in list(record["files"].items())[ranks.rank :: ranks.size]:
+        if not (path / name).exists() or sha256_file(path / name) != expected:
+            raise _damaged(path / name)
+    return record
 
 
 def _cause(error: CheckpointException) -> BaseException:

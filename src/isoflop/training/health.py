@@ -5,12 +5,16 @@ Not for acting on them (`guard.py` judges steps by loss and gradient alone).
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from isoflop.training.parallel.ranks import Ranks
 
 _SAMPLED = 4096
 """Elements of each matrix whose change is measured: a copy of all would take as much memory as the
@@ -78,19 +82,25 @@ class UpdateSizes:
 
     Args:
         model: Before the step.
+        ranks: The processes among which its matrices are cut.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or Ranks()
         self._before = {name: part.clone() for name, part in _parts(model).items()}
 
     def after(self, model: nn.Module) -> Mapping[str, float]:
         """Median and largest ratio over the matrices, once the step is done."""
-        ratios = []
+        norms: list[float] = []
         for name, now in _parts(model).items():
             before = self._before[name]
-            size = before.norm().item()
-            if size > 0:  # a matrix that starts at zero has no size to compare with
-                ratios.append((now - before).norm().item() / size)
+            norms += [before.norm().item(), (now - before).norm().item()]
+        if self._ranks.mesh is not None:
+            # Ranks that hold the same part count it equally often in both: the ratio is the same.
+            norms = [math.sqrt(x) for x in self._ranks.summed([norm**2 for norm in norms])]
+        pairs = zip(norms[::2], norms[1::2], strict=True)
+        # A matrix that starts at zero has no size to compare with.
+        ratios = [moved / size for size, moved in pairs if size > 0]
         if not ratios:
             return {}
         return {"update_ratio": statistics.median(ratios), "update_ratio_max": max(ratios)}
@@ -101,7 +111,8 @@ def _parts(model: nn.Module) -> dict[str, Tensor]:
     parts = {}
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:
-            flat = parameter.detach().flatten()
+            held = parameter.detach()
+            flat = (held.to_local() if isinstance(held, DTensor) else held).flatten()
             parts[name] = flat[:: max(1, len(flat) // _SAMPLED)]
     return parts
 

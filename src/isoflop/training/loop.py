@@ -6,7 +6,6 @@ schedules, guards, logs and checkpoints, and nothing of tokens' meaning.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,6 @@ from typing import Any, Generic
 import torch
 
 from isoflop.core.console import Progress
-from isoflop.core.errors import RunError
 from isoflop.training.average import WeightAverage
 from isoflop.training.checkpoint import (
     LoopState,
@@ -31,7 +29,9 @@ from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.health import NoiseSums, UpdateSizes, signs
-from isoflop.training.metrics import EVENTS, RunLog, cut_logs
+from isoflop.training.metrics import EVENTS, cut_logs, open_log
+from isoflop.training.parallel.apply import whole_model
+from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.precision import Precision
 from isoflop.training.signals import stop_signals
 from isoflop.training.step import (
@@ -43,6 +43,7 @@ from isoflop.training.step import (
     compute_gradient,
     evaluate,
 )
+from isoflop.training.stops import Diverged, EarlyStop, Interrupted, not_finite
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class LoopConfig:
     """Where the model lies, and in which format products are taken."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the event of the start says."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train the model together."""
 
 
 def run(
@@ -104,10 +107,10 @@ def run(
         with stop_signals() as stop:
             while loop.state.step < config.steps:
                 loop.step(learning_rate(loop.state.tokens))
-                if stop.signal_number is not None:
+                if number := config.ranks.largest(stop.signal_number or 0):
                     loop.checkpoint()
-                    loop.event("interrupted", signal=stop.signal_number)
-                    raise Interrupted(stop.signal_number)
+                    loop.event("interrupted", signal=number)
+                    raise Interrupted(number)
         loop.finish()
     finally:
         loop.log.close()
@@ -132,15 +135,19 @@ class _Loop(Generic[ModelT, BatchT]):
         self._store = directory / "checkpoints"
         decay = config.average_decay
         self._average = None if decay is None else WeightAverage(model, decay)
-        own = latest_checkpoint(self._store)
+        ranks = config.ranks
+        own = ranks.from_main(lambda: latest_checkpoint(self._store))
         if own is not None or branch_from is not None:
             state = self._load(own or branch_from)  # type: ignore[arg-type]
             self.state = state if own is not None else replace(state, log_bytes={})
         else:
             self.state = LoopState()
         self._guard = Guard(config.guard, self.state.guard)
-        cut_logs(directory, self.state.log_bytes)
-        self.log = RunLog(directory, tensorboard=config.tensorboard, start_step=self.state.step)
+        if ranks.is_main:
+            cut_logs(directory, self.state.log_bytes)
+        self.log = open_log(
+            directory, ranks.rank, tensorboard=config.tensorboard, start_step=self.state.step
+        )
         precision = config.precision
         self.event(
             "resumed" if self.state.step else "started",
@@ -160,7 +167,7 @@ class _Loop(Generic[ModelT, BatchT]):
         precision, scale = config.precision, state.loss_scale
         factor = scale.value if precision.scales_loss else 1.0
         gradient = compute_gradient(
-            self._model, self._task, number, config.clip_norm, precision, factor
+            self._model, self._task, number, config.clip_norm, precision, factor, config.ranks
         )
         loss = gradient.loss_sum / gradient.count
         overflow = precision.scales_loss and scale.is_too_large(loss, gradient.norm)
@@ -171,7 +178,7 @@ class _Loop(Generic[ModelT, BatchT]):
             state = replace(state, loss_scale=scale.halved())
             self.event("overflow", loss_scale=state.loss_scale.value)
         elif fault is None:
-            sizes = UpdateSizes(self._model) if logs else None
+            sizes = UpdateSizes(self._model, config.ranks) if logs else None
             apply_gradient(self._optimizer, lr)
             self._updates = {} if sizes is None else sizes.after(self._model)
             state = replace(
@@ -210,8 +217,11 @@ class _Loop(Generic[ModelT, BatchT]):
             self.checkpoint()
 
     def _evaluate(self, state: LoopState) -> None:
+        model = whole_model(self._model, self._config.ranks)
+        if model is None:  # the main rank does it for all
+            return
         position = {"step": state.step, "tokens": state.tokens, "flops": state.flops}
-        scores, samples = evaluate(self._model, self._task, self._config.precision)
+        scores, samples = evaluate(model, self._task, self._config.precision)
         scores |= self._task.position(state.step)
         self.log.write("evals.jsonl", {**position, **scores, "seconds": state.seconds})
         for sample in samples:
@@ -221,8 +231,10 @@ class _Loop(Generic[ModelT, BatchT]):
 
     def checkpoint(self) -> None:
         """Write one, and remove those that are neither to be kept nor to be gone back to."""
-        state = replace(self.state, log_bytes=self.log.sync())
-        save_checkpoint(self._store, self._model, self._optimizer, state, self._average)
+        state, ranks = replace(self.state, log_bytes=self.log.sync()), self._config.ranks
+        save_checkpoint(self._store, self._model, self._optimizer, state, self._average, ranks)
+        if not ranks.is_main:
+            return
         keep = {state.step} | self._config.keep_checkpoints_at
         earlier = [step for step in checkpoints(self._store) if step not in keep]
         if earlier and state.step < self._config.steps:
@@ -243,7 +255,7 @@ class _Loop(Generic[ModelT, BatchT]):
 
     def _leave_out(self, fault: Fault, lr: float, number: int) -> None:
         self._optimizer.zero_grad()
-        error = _not_finite(fault, self.state.step) if fault.reason == "not finite" else None
+        error = not_finite(fault, self.state.step) if fault.reason == "not finite" else None
         self.log.write(
             EVENTS,
             {
@@ -265,7 +277,8 @@ class _Loop(Generic[ModelT, BatchT]):
         Raises:
             Diverged: There is none, or that was tried often enough.
         """
-        found, before = checkpoints(self._store), self.state
+        ranks, before = self._config.ranks, self.state
+        found = ranks.from_main(lambda: checkpoints(self._store))
         if not found or not self._guard.may_go_back:
             tried = self._guard.state.rollbacks
             raise Diverged(
@@ -280,13 +293,15 @@ class _Loop(Generic[ModelT, BatchT]):
         steps = sorted(found, reverse=True)
         to = steps[min(self._guard.state.rollbacks, len(steps) - 1)]
         state = self._load(found[to])
-        remove_checkpoints(self._store, keep={step for step in found if step <= to})
+        if ranks.is_main:
+            remove_checkpoints(self._store, keep={step for step in found if step <= to})
         self._guard.went_back(state.guard)
         self.state = replace(
             state, data_offset=before.step + 1 + before.data_offset - to, guard=self._guard.state
         )
         self.log.sync()
-        cut_logs(self._directory, state.log_bytes)
+        if ranks.is_main:
+            cut_logs(self._directory, state.log_bytes)
         self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         self.event("went back", from_step=before.step + 1, passed_over=before.step + 1 - to)
 
@@ -296,7 +311,7 @@ class _Loop(Generic[ModelT, BatchT]):
         Raises:
             EarlyStop: Going on is not worth it; a checkpoint was written first.
         """
-        outlook = forecaster(self._directory)
+        outlook = self._config.ranks.from_main(lambda: forecaster(self._directory))
         if outlook is None:
             return
         step = self.state.step
@@ -315,7 +330,9 @@ class _Loop(Generic[ModelT, BatchT]):
             )
 
     def _load(self, path: Path) -> LoopState:
-        return load_checkpoint(path, self._model, self._optimizer, self._average)
+        return load_checkpoint(
+            path, self._model, self._optimizer, self._average, self._config.ranks
+        )
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self._average is None else self._average.swapped_in()
@@ -329,39 +346,6 @@ class _Loop(Generic[ModelT, BatchT]):
         self._logged_at, self._logged_tokens = now, state.tokens
         self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
         self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())
-
-
-class NotFinite(RunError):
-    """The loss or its gradient overflowed; the run stops before they reach the weights."""
-
-
-class EarlyStop(RunError):
-    """The forecast said that going on is not worth it, and the recipe to stop then."""
-
-
-class Diverged(RunError):
-    """Neither leaving steps out nor going back brought the run on course."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and has saved itself; the same command continues it."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; checkpoint written")
-        self.signal_number = signal_number
-
-    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
-        # Exceptions pickle by their message alone; a worker sends this one to its parent.
-        return (Interrupted, (self.signal_number,))
-
-
-def _not_finite(fault: Fault, step: int) -> NotFinite:
-    return NotFinite(
-        fault.what,
-        where=f"step {step + 1}",
-        fix="Lower optimizer.learning_rate or lengthen the warm-up; the checkpoint before "
-        "this step is untouched",
-    )
 
 
 def _metrics(

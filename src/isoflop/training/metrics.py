@@ -18,6 +18,10 @@ EVENTS = "events.jsonl"
 """What happened to the run (started, resumed, interrupted, anomalies): only ever grows."""
 
 
+RANKS = "ranks"
+"""Directory of the other ranks' logs."""
+
+
 class RunLog:
     """Appends rows to the JSON-lines files of a run directory."""
 
@@ -61,6 +65,36 @@ class RunLog:
             self.sync()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+class RankLog:
+    """What another rank than the main one would write, in one file of its own that only grows."""
+
+    def __init__(self, directory: Path, rank: int) -> None:
+        (directory / RANKS).mkdir(exist_ok=True)
+        self._file = open(directory / RANKS / f"rank_{rank:05d}.jsonl", "ab")  # noqa: SIM115
+
+    def write(self, name: str, row: Mapping[str, Any]) -> None:
+        """Append one row, with the name of the file that it would be in."""
+        line = json.dumps({"log": name.removesuffix(".jsonl"), **row}, ensure_ascii=False)
+        self._file.write((line + "\n").encode())
+        self._file.flush()
+
+    def sync(self) -> dict[str, int]:
+        """Force everything to disk; none of it is the run's content."""
+        os.fsync(self._file.fileno())
+        return {}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def open_log(directory: Path, rank: int, *, tensorboard: bool, start_step: int) -> RunLog | RankLog:
+    """The run's own log on the main rank, one beside it on the others."""
+    if rank:
+        return RankLog(directory, rank)
+    return RunLog(directory, tensorboard=tensorboard, start_step=start_step)
 
 
 def cut_logs(directory: Path, lengths: Mapping[str, int]) -> None:

@@ -87,7 +87,9 @@ def choose_precision(dtype: DtypeChoice, device: DeviceChoice) -> Precision:
             where="train recipe",
             fix="Take train.device = auto, or install a torch that is built for your GPU",
         )
-    place = torch.device("cuda", 0) if found and device != "cpu" else torch.device("cpu")
+    place = torch.device("cpu")
+    if found and device != "cpu":
+        place = torch.device("cuda", torch.cuda.current_device())
     if dtype != "auto":
         if place.type == "cuda" and dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
             raise RecipeError(

@@ -17,7 +17,6 @@ import torch
 
 from isoflop.core.artifact import MANIFEST, read_json, write_json
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers
 from isoflop.data.loader import EvalWindows, Windows
 from isoflop.data.tokenizer import load as load_tokenizer
@@ -44,9 +43,12 @@ from isoflop.training.loop import LoopConfig, run
 from isoflop.training.masked import masked_work
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.apply import apply_layout, whole_model
+from isoflop.training.parallel.ranks import Ranks, processes
+from isoflop.training.parallel.recipe import require_fit
 from isoflop.training.precision import Precision, choose_precision
 from isoflop.training.recipe import TrainRecipe
-from isoflop.training.run_directory import claim, seal
+from isoflop.training.run_directory import claimed, seal
 from isoflop.training.scaling import Scaling, scale_output
 from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.seq2seq import pair_work, span_work
@@ -76,7 +78,8 @@ class TrainResult:
     seconds: float
     """Wall-clock seconds of training, over all sessions."""
     peak_memory_bytes: int
-    """Most memory the process has held; on another device than the CPU, its tensors there."""
+    """Most memory a process of the run has held; on another device than the CPU, its tensors
+    there."""
 
 
 def train(
@@ -88,6 +91,9 @@ def train(
 ) -> TrainResult:
     """Run or continue a pre-training run in the directory `out`.
 
+    Started by torchrun, the processes share it as the recipe's `[parallel]` says; the main rank
+    writes the files, and all return the same.
+
     Args:
         branch_from: Another run's checkpoint to begin from. With the `wsd` schedule, beginning
             from a trunk's checkpoint before this run's decay gives the bits of a run from
@@ -97,52 +103,57 @@ def train(
         RunError: The directory belongs to another recipe or version, or training diverged.
         ArtifactError: The shards or a checkpoint cannot be used.
     """
-    with locked(out):
-        claim(out, recipe)
+    with processes(recipe.parallel) as ranks, claimed(out, recipe, ranks):
         finished = out / "result.json"
-        if finished.exists():
+        if ranks.from_main(finished.exists):
             result = TrainResult(**{**read_json(finished), "run": out})
         else:
-            result = _train(recipe, out, progress, branch_from)
-            write_json(finished, {**vars(result), "run": out.name})
-        if not (out / MANIFEST).exists():  # a kill may have come between the two
+            mine = progress if ranks.is_main else SILENT
+            result = _train(recipe, out, mine, branch_from, ranks)
+            if ranks.is_main:
+                write_json(finished, {**vars(result), "run": out.name})
+        if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come in between
             seal(out, recipe)
         return result
 
 
 def _train(
-    recipe: TrainRecipe, out: Path, progress: Progress, branch_from: Path | None
+    recipe: TrainRecipe, out: Path, progress: Progress, branch_from: Path | None, ranks: Ranks
 ) -> TrainResult:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
-    precision = choose_precision(recipe.train.dtype, recipe.train.device)
+    # What it measures or builds is kept on disk: the others find it there.
+    precision = ranks.main_first(lambda: choose_precision(recipe.train.dtype, recipe.train.device))
     work = work_of(recipe)
-    for warning in work.warnings:
+    for warning in work.warnings if ranks.is_main else ():
         warn(warning)
     config = work.config
+    require_fit(recipe.parallel, config, recipe.train.seq_len)
     model = build_model(config)
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
     scale_output(model, scaling)
     model.to(precision.device)
-    facts = choose_kernels(recipe.train, precision)
+    facts = ranks.main_first(lambda: choose_kernels(recipe.train, precision))
     if isinstance(model, Decoder):
         once = one_pass(model, work.task, precision)
         facts = {**facts, **arrange(model, recipe.train, precision, once)}
+    task = apply_layout(model, work.task, ranks)
     progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,
         build_optimizer(model, recipe.optimizer, scaling),
         _learning_rate(recipe),
-        work.task,
-        replace(_loop_config(recipe, work, precision), facts=facts),
+        task,
+        replace(_loop_config(recipe, work, precision, ranks), facts=facts),
         out,
         progress,
         branch_from,
     )
-    score = _last_row(out / "evals.jsonl")
+    whole = whole_model(model, ranks)
+    score = ranks.from_main(lambda: _last_row(out / "evals.jsonl"))
     progress.finish(f"held-out loss {score['loss']:.4f}")
-    save_model(model, out / "model", work.tokenizer_directory)
+    ranks.from_main(lambda: save_model(whole, out / "model", work.tokenizer_directory))
     count = count_parameters(config)
     return TrainResult(
         run=out,
@@ -153,8 +164,8 @@ def _train(
         steps=state.step,
         loss=score["loss"],
         bits_per_byte=score.get("bits_per_byte"),
-        seconds=state.seconds,
-        peak_memory_bytes=precision.peak_memory_bytes(),
+        seconds=ranks.from_main(lambda: state.seconds),
+        peak_memory_bytes=ranks.largest(precision.peak_memory_bytes()),
     )
 
 
@@ -319,13 +330,14 @@ def _learning_rate(recipe: TrainRecipe) -> Callable[[int], float]:
     return at
 
 
-def _loop_config(recipe: TrainRecipe, work: Work, precision: Precision) -> LoopConfig:
+def _loop_config(recipe: TrainRecipe, work: Work, precision: Precision, ranks: Ranks) -> LoopConfig:
     train = recipe.train
+    peak = ranks.from_main(lambda: precision.peak_flops(torch.get_num_threads()))
     return LoopConfig(
         steps=recipe.steps,
         batch_tokens=recipe.batch_ramp.batch_tokens,
         flops_per_token=work.flops_per_token,
-        peak_flops=precision.peak_flops(torch.get_num_threads()),
+        peak_flops=None if peak is None else peak * ranks.size,
         clip_norm=recipe.optimizer.clip_norm,
         log_every=train.log_every,
         evaluate_at=frozenset(
@@ -340,6 +352,7 @@ def _loop_config(recipe: TrainRecipe, work: Work, precision: Precision) -> LoopC
         precision=precision,
         forecaster=_forecaster(recipe, work.config) if recipe.forecast.on else None,
         average_decay=recipe.optimizer.average_decay,
+        ranks=ranks,
     )
 
 

@@ -17,6 +17,7 @@ from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
 from isoflop.training.objective_recipe import Kind, ObjectiveConfig, objective_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
+from isoflop.training.parallel.recipe import ParallelConfig, parallel_problems
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ class TrainRecipe:
     """Bad batches and bad steps."""
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     """The run's end, foretold while it goes on."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How it is laid out over processes."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -251,8 +254,25 @@ def _problems(recipe: TrainRecipe) -> list[str]:
     found += optimizer_problems(optimizer)
     found += guard_problems(recipe.guard)
     found += forecast_problems(recipe.forecast)
+    found += parallel_problems(recipe.parallel)
+    if recipe.parallel.devices > 1:
+        found += _single_process_problems(recipe)
     unfit = model.problems()
     return found + (unfit or list(_objective_problems(recipe)))
+
+
+def _single_process_problems(recipe: TrainRecipe) -> Iterator[str]:
+    """What is not there for several processes."""
+    if recipe.train.compile:
+        yield "train.compile is for one process"
+    if recipe.optimizer.name != "adamw":
+        yield f"optimizer.name = {recipe.optimizer.name} is for one process"
+    if recipe.optimizer.average_decay is not None:
+        yield "optimizer.average_decay is for one process"
+    if recipe.kind != "causal":
+        yield f"objective.kind = {recipe.kind} is for one process"
+    if recipe.data.packing in ("buckets", "streams"):
+        yield f"data.packing = {recipe.data.packing} is for one process"
 
 
 def _objective_problems(recipe: TrainRecipe) -> Iterator[str]:

@@ -8,8 +8,9 @@ Not for checkpoints (`checkpoint.py`) nor logs (`metrics.py`) inside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from isoflop.core.artifact import (
     MANIFEST,
@@ -22,9 +23,13 @@ from isoflop.core.artifact import (
 )
 from isoflop.core.errors import ArtifactError, RunError
 from isoflop.core.hardware import machine
+from isoflop.core.lock import locked
 from isoflop.core.recipe import to_dict
 from isoflop.training.recipe import DataConfig, TrainRecipe
 from isoflop.version import __version__
+
+if TYPE_CHECKING:  # torch, which whoever only claims a directory can do without
+    from isoflop.training.parallel.ranks import Ranks
 
 FORMAT = 2
 """Version of the run directory; another one is refused, never guessed at."""
@@ -33,6 +38,7 @@ _FREE = (
     "data.shards", "data.pairs", "data.set", "data.replay", "data.tokenizer", "model.path",
     "train.threads", "train.micro_batch_tokens", "train.device", "train.recompute",
     "train.activation_bytes", "train.compile", "train.native_kernels", "processes", "forecast.",
+    "parallel",
 )  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
 only changes speed (and with it the last bits), and what only watches."""
@@ -121,6 +127,23 @@ def claim_for(
             where=str(directory),
             fix="Use the recipe it was started with, or another directory with -o",
         )
+
+
+@contextmanager
+def claimed(directory: Path, recipe: TrainRecipe, ranks: Ranks) -> Iterator[None]:
+    """Hold a run's directory for all its processes, as `locked` and `claim` do for one.
+
+    Raises:
+        RunError, ArtifactError: As they do.
+    """
+    with ExitStack() as held:
+
+        def take() -> None:
+            held.enter_context(locked(directory))
+            claim(directory, recipe)
+
+        ranks.from_main(take)
+        yield
 
 
 def _fingerprint(read: Path) -> str:

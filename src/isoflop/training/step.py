@@ -14,8 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from isoflop.models.config import AnyConfig
-from isoflop.training.health import squared_norm
 from isoflop.training.optimizers import set_learning_rate
+from isoflop.training.parallel.gradients import (
+    begin_pass,
+    clip_gradient,
+    global_square,
+    reduces_every_pass,
+    scale_gradient,
+)
+from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.precision import Precision
 
 
@@ -72,10 +79,10 @@ class Gradient:
     norm: float
     """Global gradient norm before clipping."""
     first_count: int
-    """Valid positions of the first micro-batch."""
+    """Valid positions of the first micro-batch, or of those that the ranks take first."""
     first_square: float | None
-    """Squared norm of the mean gradient over the first micro-batch alone; None if it is the whole
-    batch. With `norm`, it tells the noise of the gradient."""
+    """Squared norm of the mean gradient over these alone; None if they are the whole batch, or the
+    ranks add up their gradients once a step. With `norm`, it tells the noise of the gradient."""
 
 
 def compute_gradient(
@@ -85,32 +92,38 @@ def compute_gradient(
     clip_norm: float,
     precision: Precision | None = None,
     loss_scale: float = 1.0,
+    ranks: Ranks | None = None,
 ) -> Gradient:
     """Forward and backward over the batch of `step`, clipped, ready to be applied or left out.
 
     Args:
         precision: Where the model lies and how it computes; float32 on the CPU when None.
         loss_scale: By what the loss is larger in the backward pass; the gradient is not.
+        ranks: The processes that share the batch, each with its part; this one alone when None.
     """
-    precision = precision or Precision()
+    precision, ranks = precision or Precision(), ranks or Ranks()
     batches = task.batches(step)
     # The divisor is the count over the whole global batch, known before the first backward, so
     # that neither micro-batches nor ranks weigh differently by how many labels they hold.
     count = sum(batch.n_valid for batch in batches)
-    loss_sum, first, first_square = 0.0, batches[0].n_valid, None
-    for number, batch in enumerate(batches):
+    first = ranks.first_of_all(batches)
+    loss_sum, first_square = 0.0, None
+    shares = ranks.shares(batches)
+    for number, (batch, counts) in enumerate(shares):
+        begin_pass(model, ranks, last=number + 1 == len(shares))
         with precision.autocast():
             loss = task.loss(model, precision.moved(batch))
+        if not counts:
+            loss = loss * 0.0
         # Divided first: a summed loss times the scale may leave the format's range.
         (loss / count * loss_scale).backward()  # type: ignore[no-untyped-call]
         loss_sum += loss.item()
-        if number == 0 and 0 < first < count:
-            first_square = squared_norm(model) * (count / first / loss_scale) ** 2
+        if number == 0 and 0 < first < count and reduces_every_pass(ranks):
+            first_square = global_square(model, ranks) * (count / first / loss_scale) ** 2
     if loss_scale != 1:
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / loss_scale)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item()
-    return Gradient(loss_sum, count, norm, first, first_square)
+        scale_gradient(model, 1 / loss_scale)
+    norm = clip_gradient(model, clip_norm, ranks)
+    return Gradient(ranks.summed([loss_sum])[0], count, norm, first, first_square)
 
 
 def one_pass(model: ModelT, task: Task[ModelT, BatchT], precision: Precision) -> Callable[[], None]:

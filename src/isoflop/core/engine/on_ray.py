@@ -22,11 +22,24 @@ _MAX_IN_FLIGHT = 1000
 
 @contextmanager
 def ray_cluster(detail: str) -> Iterator[OnRay]:
-    """Connect to a cluster, or start one here.
+    """A placement on a cluster: `ray_connection` says which.
+
+    Raises:
+        RecipeError: Ray is not installed.
+        RunError: The cluster cannot be reached.
+    """
+    with ray_connection(detail, "--placement") as ray:
+        yield OnRay(ray)
+
+
+@contextmanager
+def ray_connection(detail: str, flag: str) -> Iterator[Any]:
+    """The module of Ray, connected to a cluster or to one that is started here.
 
     Args:
         detail: "" for one on this machine's cores, a number for one of so many workers, else the
             address of a running one (`auto`, `host:6379`, `ray://host:10001`).
+        flag: The option that asked for it, for messages.
 
     Raises:
         RecipeError: Ray is not installed.
@@ -39,7 +52,7 @@ def ray_cluster(detail: str) -> Iterator[OnRay]:
     except ImportError:
         raise RecipeError(
             "the package ray is not installed",
-            where="--placement ray",
+            where=f"{flag} ray",
             fix="Install it with `pip install 'isoflop[ray]'`",
         ) from None
     here = not detail or detail.isdecimal()
@@ -55,11 +68,11 @@ def ray_cluster(detail: str) -> Iterator[OnRay]:
     except (ConnectionError, ValueError) as error:
         raise RunError(
             f"the Ray cluster cannot be reached: {error}",
-            where=f"--placement ray:{detail}",
+            where=f"{flag} ray:{detail}",
             fix="Start one with `ray start --head`, or say `ray` for one on this machine",
         ) from None
     try:
-        yield OnRay(ray)
+        yield ray
     finally:
         ray.shutdown()
 

@@ -1,0 +1,179 @@
+"""The processes of a run: their start and end, what they tell each other, and who takes what.
+
+Not for how a model is cut (`apply.py`). A run of one process has `Ranks()`, which asks nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from isoflop.core.errors import IsoflopError, RunError
+from isoflop.training.parallel.recipe import AXES, ParallelConfig, require_processes
+
+PATIENCE = timedelta(minutes=30)
+"""How long a rank waits for the others: while the first one evaluates, they do."""
+LOSS_AXES = ("dp", "fsdp", "tp")
+"""Axes along which the loss of a step is spread: by sequences, and by positions."""
+T = TypeVar("T")
+
+
+class Counted(Protocol):
+    """What must be known of a micro-batch here."""
+
+    @property
+    def n_valid(self) -> int:
+        """Positions that carry loss."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run and this one's place among them."""
+
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    rank: int = 0
+    mesh: DeviceMesh | None = None
+    """By `AXES`; None for a run of one process."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one that writes the run's files."""
+        return self.rank == 0
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.parallel.devices
+
+    def shares(self, batches: Sequence[T]) -> list[tuple[T, bool]]:
+        """This rank's part of a global batch, micro-batch by micro-batch: neighbouring ones.
+
+        All ranks take equally many, as each pass is one of all of them together: where the batch
+        does not come out even, some take one again that does not count (the False beside it).
+        """
+        ranks = self.parallel.data_ranks
+        if self.mesh is None or ranks == 1:
+            return [(batch, True) for batch in batches]
+        dp, fsdp = self.mesh.get_local_rank("dp"), self.mesh.get_local_rank("fsdp")
+        index, each = dp * self.parallel.fsdp + fsdp, -(-len(batches) // ranks)
+        places = range(index * each, (index + 1) * each)
+        return [(batches[min(at, len(batches) - 1)], at < len(batches)) for at in places]
+
+    def first_of_all(self, batches: Sequence[Counted]) -> int:
+        """Valid positions of the micro-batches that the ranks take first."""
+        ranks = self.parallel.data_ranks
+        return sum(batch.n_valid for batch in batches[:: -(-len(batches) // ranks)][:ranks])
+
+    def summed(self, values: Sequence[float], axes: Sequence[str] = LOSS_AXES) -> list[float]:
+        """The values added up over all ranks along some axes, in float64."""
+        mesh = self.mesh
+        if mesh is None:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        for axis in axes:
+            if mesh[axis].size() > 1:
+                dist.all_reduce(total, group=mesh.get_group(axis))
+        found: list[float] = total.tolist()
+        return found
+
+    def largest(self, value: int) -> int:
+        """The largest of all ranks' values."""
+        if self.mesh is None:
+            return value
+        found = torch.tensor(value)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found.item())
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all ranks, on each."""
+        if self.mesh is None:
+            return [value]
+        found: list[T] = [value] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def together(self, act: Callable[[], T]) -> T:
+        """What `act` gives on this rank, once it is done on all.
+
+        Raises:
+            IsoflopError, OSError: The first that one of the ranks met, on every one of them.
+        """
+        if self.mesh is None:
+            return act()
+        value, error = _attempt(act)
+        for met in self.gathered(error):
+            if met is not None:
+                raise met
+        return value  # type: ignore[return-value]
+
+    def from_main(self, act: Callable[[], T]) -> T:
+        """What `act` gives on the main rank, which alone does it.
+
+        Raises:
+            IsoflopError, OSError: As there, on every rank.
+        """
+        if self.mesh is None:
+            return act()
+        said = [_attempt(act) if self.is_main else (None, None)]
+        dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+        value, error = said[0]
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def main_first(self, act: Callable[[], T]) -> T:
+        """What `act` gives here, after the main rank has done it: what is measured or built once
+        and then found again."""
+        if self.mesh is None:
+            return act()
+        done = self.from_main(act)
+        return done if self.is_main else act()
+
+
+def _attempt(act: Callable[[], T]) -> tuple[T | None, IsoflopError | OSError | None]:
+    try:
+        return act(), None
+    except (IsoflopError, OSError) as error:
+        return None, error
+
+
+@contextmanager
+def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
+    """Join the other processes of the run, which torchrun has started, and leave them at the end.
+
+    Raises:
+        RecipeError: The layout is for another number of processes.
+        RunError: One of the others was lost on the way.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    require_processes(parallel, started)
+    if started == 1:
+        yield Ranks(parallel)
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        sizes = tuple(getattr(parallel, axis) for axis in AXES)
+        mesh = init_device_mesh("cuda" if on_gpu else "cpu", sizes, mesh_dim_names=AXES)
+        yield Ranks(parallel, dist.get_rank(), mesh)
+    except RuntimeError as error:
+        if not any(name in str(error).lower() for name in ("gloo", "nccl", "connection")):
+            raise
+        raise RunError(
+            f"another process of the run was lost: {str(error).strip().splitlines()[0]}",
+            where=f"rank {os.environ.get('RANK', '?')}",
+            fix="The same command continues from the last checkpoint; with `torchrun "
+            "--max-restarts 3` it does so by itself",
+        ) from error
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,103 @@
+"""Tensor parallel with sequence parallel between the products (Korthikanti et al. 2022).
+
+Columns of the matrices that read the stream and rows of those that write into it lie on different
+ranks; between them each rank holds some of the positions. Not for other axes (`apply.py`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+
+from isoflop.data.loader import IGNORED
+from isoflop.models.decoder import Block, Decoder
+from isoflop.models.output_loss import linear_cross_entropy
+from isoflop.training.objectives import TokenBatch
+
+_HEADS = 1
+"""The axis of heads in (B, H, T, K): each rank has its own."""
+
+
+def cut_tensors(model: Decoder, mesh: DeviceMesh) -> None:
+    """Cut the layers, the embedding and the output layer over the ranks of a one-axis mesh.
+
+    Afterwards the loss is to be taken by `loss_of_own_positions`.
+    """
+    for number, block in enumerate(model.layers):
+        if isinstance(block, Block):
+            block.fuses_attention = block.fuses_feed_forward = False
+            parallelize_module(block, mesh, _plan(block, first=number == 0))
+    outer: dict[str, ParallelStyle] = {
+        # Every rank embeds all positions; the first layer takes its own of them.
+        "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate()),
+        "lm_head": ColwiseParallel(),
+    }
+    if model.embed_positions is not None:
+        outer["embed_positions"] = ColwiseParallel(output_layouts=Replicate())
+    if model.norm is not None:
+        outer["norm"] = SequenceParallel(use_local_output=True)
+        model.fuses_norm = False
+    parallelize_module(model, mesh, outer)
+    if model.config.tie_embeddings:  # which the cutting has untied
+        model.lm_head.weight = model.embed_tokens.weight
+
+
+def _plan(block: Block, *, first: bool) -> dict[str, ParallelStyle]:
+    whole, own, as_it_is = Replicate(), Shard(1), None
+    plan: dict[str, ParallelStyle] = {
+        "input_layernorm": SequenceParallel(use_local_output=True),
+        "self_attn": PrepareModuleInput(
+            input_layouts=(own, as_it_is, as_it_is),
+            desired_input_layouts=(whole, as_it_is, as_it_is),
+            use_local_output=True,
+        ),
+        "self_attn.q_proj": ColwiseParallel(),
+        "self_attn.k_proj": ColwiseParallel(),
+        "self_attn.v_proj": ColwiseParallel(),
+        "self_attn.o_proj": RowwiseParallel(output_layouts=own),
+        "post_attention_layernorm": SequenceParallel(use_local_output=True),
+        "mlp": PrepareModuleInput(
+            input_layouts=own, desired_input_layouts=whole, use_local_output=True
+        ),
+        "mlp.up_proj": ColwiseParallel(),
+        "mlp.down_proj": RowwiseParallel(output_layouts=own),
+    }
+    if block.self_attn.q_norm is not None:
+        for name in ("q_norm", "k_norm"):
+            style = SequenceParallel(sequence_dim=_HEADS, use_local_output=True)
+            plan[f"self_attn.{name}"] = style
+    if getattr(block.mlp, "gate_proj", None) is not None:
+        plan["mlp.gate_proj"] = ColwiseParallel()
+    if first:
+        plan[""] = PrepareModuleInput(
+            input_layouts=(whole, as_it_is, as_it_is),
+            desired_input_layouts=(own, as_it_is, as_it_is),
+            use_local_output=True,
+        )
+    return plan
+
+
+def loss_of_own_positions(model: Decoder, batch: TokenBatch, mesh: DeviceMesh) -> Tensor:
+    """Summed cross-entropy in nats over the valid labels at this rank's positions (a scalar).
+
+    The output layer is gathered for it and its gradient scattered again, so that no rank computes
+    logits of another's positions.
+    """
+    x_BtD, _ = model.routed(batch.ids_BT, batch.document_BT)
+    labels_Bt = batch.labels_BT.chunk(mesh.size(), dim=1)[mesh.get_local_rank()]
+    weight_VD = model.lm_head.weight
+    if isinstance(weight_VD, DTensor):
+        gathered = weight_VD.redistribute(placements=[Replicate()])
+        weight_VD = gathered.to_local(grad_placements=[Partial()])
+    return linear_cross_entropy(
+        x_BtD.flatten(0, 1), weight_VD, labels_Bt.flatten(), ignored=IGNORED
+    )
