@@ -1,7 +1,6 @@
 """`isoflop compress`, in Python: promise, compress, measure, and a model directory with all three.
 
-Not for the methods themselves (`quantize.py`, `gptq.py`, `prune.py`), nor for those that train
-(`heal.py`, `distill.py`).
+Not for the methods themselves (`quantize.py`, `gptq.py`, `prune.py`), nor for any that trains.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Weights set to zero: by magnitude or Wanda, row by row or two of every four.
 
-Not for taking whole layers, heads or neurons out (`structured.py`).
+Not for taking whole layers, heads or neurons out.
 """
 
 from __future__ import annotations
