@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.core.artifact import MANIFEST, build_directory, read_json, write_json
 from isoflop.core.clock import StageClock
-from isoflop.core.console import SILENT, Progress
+from isoflop.core.console import SILENT, Progress, warn
 from isoflop.core.errors import RecipeError, RunError
 from isoflop.core.hardware import calibrate, usable_cores
 from isoflop.core.ledger import Ledger, Promise
@@ -30,7 +30,7 @@ from isoflop.data.recipe import DataRecipe, SourceConfig, SourceKind
 from isoflop.demo_promise import promise_target, runs_of, settle
 from isoflop.laws import Law, fit, read_table
 from isoflop.laws.predict import load_law
-from isoflop.planning.budget import Budget, plan_budget
+from isoflop.planning.budget import TOKENS_PER_PARAMETER, Budget, plan_budget
 from isoflop.planning.ladder import computed_flops, last_metrics, run_ladder
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.planning.workers import train_in_worker, workers
@@ -208,6 +208,13 @@ def _plan(
         f"parameters on {budget.target.train.tokens:,} tokens "
         f"({budget.target_flops:.3g} FLOPs); {plan['seconds']['total'] / 60:.1f} minutes in all"
     )
+    share = budget.target.train.tokens / budget.target_params
+    if share < TOKENS_PER_PARAMETER:
+        warn(
+            f"{share:.1f} tokens per parameter are few: promises were scored from "
+            f"{TOKENS_PER_PARAMETER} on, and below it they came 2 to 5 % too low. More minutes, or "
+            "a machine with less other work, help"
+        )
     return plan
 
 
