@@ -36,6 +36,7 @@ from isoflop.models.config import (
 from isoflop.models.decoder import Block, Decoder
 from isoflop.models.initialise import initialise
 from isoflop.models.memory import memory_bytes
+from isoflop.models.native import calls as native
 from isoflop.training.masked import MaskedBatch, masked_loss
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
@@ -204,6 +205,7 @@ def main() -> None:
                 micro_batch_tokens=ROWS * SEQ_LEN,
                 seq_len=SEQ_LEN,
                 recompute=[mode] * config.n_layers if decoder else (),
+                native=native.in_use(),
                 accumulates=micro_batches > 1,
             )
             seen = [

@@ -40,6 +40,8 @@ _ONEDNN = _onednn_linear()
 
 def product(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     """x · weightᵀ (+ addend of the result's shape), as `F.linear`; knows no gradient."""
+    if native.product_applies(x, weight, addend):
+        return native.product(x, weight, addend)
     if _ONEDNN is None or x.dtype != torch.float32 or x.device.type != "cpu":
         out = F.linear(x, weight)
         return out if addend is None else out.add_(addend)
@@ -50,6 +52,8 @@ def product(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
 
 def weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
     """d_outᵀ · x over all rows: the gradient of the weight in x · weightᵀ."""
+    if native.weight_gradient_applies(d_out, x):
+        return native.weight_gradient(d_out, x)
     return d_out.flatten(0, -2).t() @ x.flatten(0, -2)
 
 
@@ -163,6 +167,34 @@ class _FeedForward(torch.autograd.Function):
         return d_x_BTD, d_gain_D, d_gate_FD.mul_(gain_D), d_up_FD.mul_(gain_D), d_down_DF, None
 
 
+class _NativeFeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BTD: Tensor,
+        gain_D: Tensor,
+        gate_FD: Tensor,
+        up_FD: Tensor,
+        down_DF: Tensor,
+        eps: float,
+    ) -> Tensor:
+        weights = gate_FD * gain_D, up_FD * gain_D, down_DF
+        out_BTD, *kept = native.feed_forward(x_BTD, *weights, eps)
+        ctx.save_for_backward(x_BTD, gain_D, gate_FD, up_FD, down_DF, *kept)
+        return out_BTD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out_BTD: Tensor) -> tuple[Tensor | None, ...]:
+        x_BTD, gain_D, gate_FD, up_FD, down_DF, *kept = ctx.saved_tensors
+        weights = gate_FD * gain_D, up_FD * gain_D, down_DF
+        d_x_BTD, d_gate_FD, d_up_FD, d_down_DF = native.feed_forward_backward(
+            d_out_BTD.contiguous(), x_BTD, tuple(kept), weights
+        )
+        d_gain_D = (d_gate_FD * gate_FD + d_up_FD * up_FD).sum(0)
+        return d_x_BTD, d_gain_D, d_gate_FD.mul_(gain_D), d_up_FD.mul_(gain_D), d_down_DF, None
+
+
 def feed_forward(
     x_BTD: Tensor, gain_D: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, eps: float
 ) -> Tensor:
@@ -170,7 +202,9 @@ def feed_forward(
 
     SwiGLU (Shazeer 2020) after RMSNorm (Zhang & Sennrich 2019), added to the stream.
     """
-    return _FeedForward.apply(  # type: ignore[no-any-return,no-untyped-call]
+    native_form = native.feed_forward_applies(x_BTD, gate_FD, up_FD, down_DF)
+    form = _NativeFeedForward if native_form else _FeedForward
+    return form.apply(  # type: ignore[no-any-return,no-untyped-call]
         x_BTD, gain_D, gate_FD, up_FD, down_DF, eps
     )
 
@@ -189,6 +223,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk_rows: int,
         with_gradient: bool,
     ) -> Tensor:
+        if native.output_loss_applies(x_ND, weight_VD, label_N):
+            loss, *gradients = native.output_loss(
+                x_ND, weight_VD, label_N, ignored, with_gradient=with_gradient
+            )
+            ctx.save_for_backward(*gradients)
+            return loss
         loss = x_ND.new_zeros(())
         d_x_ND = torch.empty_like(x_ND) if with_gradient else None
         d_weight_VD = torch.empty_like(weight_VD) if with_gradient else None

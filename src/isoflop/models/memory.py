@@ -22,11 +22,14 @@ from isoflop.models.config import (
     ExpertsConfig,
     Recompute,
 )
+from isoflop.models.native.tiles import n_parts, takes_feed_forward, takes_output
 
 GAPS, GAPS_AMONG_GRADIENTS = 0.15, 0.37
 """Gaps of glibc's heap as a share of the tensors without recomputation, which leaves smaller
 buffers and as many gaps; measured over the forms (docs/benchmarks.md). The second: where attention
 is not fused, and so makes many short-lived buffers, and gradients lie among them."""
+GAPS_OF_TWO_STACKS = 0.23
+"""More of them in an encoder–decoder, whose learned distances take as many buffers again."""
 
 
 @dataclass(frozen=True)
@@ -103,30 +106,36 @@ def memory_bytes(
     tokens, width = micro_batch_tokens, config.d_model
     ids = 8 * tokens  # for the gradient of the embedding
     if isinstance(config, EncoderConfig):
-        whole = kept = _encoder(config, tokens, seq_len)
+        whole = kept = between = _encoder(config, tokens, seq_len)
         ids = 3 * ids  # of positions and types too
     elif isinstance(config, EncoderDecoderConfig):
-        whole = kept = _encoder_decoder(config, tokens, seq_len)
+        whole = kept = between = _encoder_decoder(config, tokens, seq_len)
         ids = 2 * ids
     else:
         whole = _decoder(config, tokens, seq_len, native)
-        kept = _recomputed(whole, config, recompute, tokens)
+        kept, between = _recomputed(whole, config, recompute, tokens)
         ids = 2 * ids if config.positions == "learned" else ids
     chunk = min(loss_chunk_tokens, tokens) * config.vocab_size
+    if native and takes_output(width, config.vocab_size) and not isinstance(config, EncoderConfig):
+        # Parts of its gradient; the logits stay in the cores' caches.
+        chunk = n_parts(tokens) * width * config.vocab_size
     parameters = FLOAT32_BYTES * count.params_total
-    activations, unsaved = (
+    activations, unsaved, waiting = (
         round(FLOAT32_BYTES * (tokens * each.per_token + each.fixed)) + ids
-        for each in (kept, whole)
+        for each in (kept, whole, between)
     )
-    loss = FLOAT32_BYTES * (chunk + width * (2 * tokens + config.vocab_size))
+    last = FLOAT32_BYTES * width * (2 * tokens + config.vocab_size)
+    # The chunk is gone when the first layer is computed again: the larger of the two counts.
+    loss = last + max(0, FLOAT32_BYTES * chunk - (activations - waiting))
     share = GAPS_AMONG_GRADIENTS if accumulates and not whole.weights else GAPS
+    share += GAPS_OF_TWO_STACKS if isinstance(config, EncoderDecoderConfig) else 0.0
     return Memory(
         parameters=parameters,
         gradients=parameters if accumulates else max(0, parameters - activations),
         optimizer=2 * parameters,
         activations=activations,
         loss=loss,
-        gaps=round(share * (4 * parameters + unsaved + loss)),
+        gaps=round(share * (4 * parameters + unsaved + last + FLOAT32_BYTES * chunk)),
     )
 
 
@@ -144,8 +153,8 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int, native: bool) -> 
         norm, last_norm = 3 * width + 1, 2 * width + 1
     last_norm = fused_norm if short and config.norm == "rms" else last_norm
     # Widths that fill the native library's registers, or it leaves the work to torch.
-    native = native and config.head_dim % 32 == 0 and width % 16 == 0
-    if short and config.is_fused and not biased and native:
+    native_heads = native and config.head_dim % 32 == 0 and width % 16 == 0
+    if short and config.is_fused and not biased and native_heads:
         norms = fused_norm
         attention: float = query + 2 * key + query + config.n_heads  # projected, mixed, log-sum-exp
         weights = width * (query + 2 * key)
@@ -189,6 +198,8 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int, native: bool) -> 
         and not (config.bias or config.post_norm)
     ):
         feed_forward += fused_norm - config.d_ff  # the gate's activation is not kept
+        if native and takes_feed_forward(tokens, width, config.d_ff):
+            feed_forward -= config.d_ff  # nor is what goes into the last product
     else:
         feed_forward += norm
     last = 0 if config.post_norm else last_norm
@@ -198,11 +209,11 @@ def _decoder(config: DecoderConfig, tokens: int, seq_len: int, native: bool) -> 
 
 def _recomputed(
     kept: _Kept, config: DecoderConfig, recompute: Sequence[Recompute], tokens: int
-) -> _Kept:
+) -> tuple[_Kept, _Kept]:
     """The most that is kept at any time of the backward pass, which frees the last layers first
-    and makes what was not kept again, one layer at a time."""
+    and makes what was not kept again, one layer at a time; and what is kept between the passes."""
     if all(what == "none" for what in recompute):
-        return kept
+        return kept, kept
     whole = kept.attention + kept.feed_forward
     holds = {  # between the passes; and on top of it, while the layer's turn has come
         "none": (whole, kept.weights, 0.0, 0.0),
@@ -220,7 +231,7 @@ def _recomputed(
         sums, fixed = sums + between, fixed + weights
         now = _Kept(sums + max(0.0, turn), fixed + turn_weights)
         most = max(most, now, key=lambda k: tokens * k.per_token + k.fixed)
-    return most
+    return most, _Kept(sums, fixed)
 
 
 def _inner(activation: str) -> int:

@@ -59,14 +59,17 @@ def test_norm_equals_its_formula(rows: int, width: int) -> None:
     )
 
 
+@pytest.mark.parametrize("rows", [9, 8, 328], ids="{} rows, and as many".format)
 @pytest.mark.parametrize("inner", [32, 96])
-def test_feed_forward_equals_its_formula(inner: int) -> None:
+def test_feed_forward_equals_its_formula(inner: int, rows: int) -> None:
     def form(x: Tensor, gain: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
         return fused.feed_forward(x, gain, gate, up, down, EPS)
 
     width = 64
     weights = _draw(inner, width), _draw(inner, width, seed=1), _draw(width, inner)
-    _same_in_float64(form, _draw(2, 9, width), _draw(width), *weights)
+    x = _draw(2, rows, width)
+    assert calls.feed_forward_applies(x, *weights) == (rows % 4 == 0)
+    _same_in_float64(form, x, _draw(width), *weights)
 
 
 @pytest.mark.parametrize("gate", [-200.0, -87.5, -1e-4, 0.0, 1e-4, 40.0, 200.0])
@@ -95,6 +98,50 @@ def test_cross_entropy_equals_its_formula(vocabulary: int, size: float) -> None:
     found = fused.cross_entropy(logits, label, -100)
     assert found.item() == pytest.approx(expected.item(), rel=2e-6)
     torch.testing.assert_close(logits.double(), slope, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [8, 264])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_products_equal_their_formula(rows: int, transposed: bool, added: bool) -> None:
+    x, weight = _draw(rows, 40), _draw(40, 96).t() if transposed else _draw(96, 40)
+    addend = _draw(rows, 96, seed=1) if added else None
+    assert calls.product_applies(x, weight, addend)
+    expected = x.double() @ weight.double().t()
+    _close(fused.product(x, weight, addend), expected + (0 if addend is None else addend), 2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 100, 600, 5000])
+def test_gradients_of_weights_equal_their_formula(rows: int) -> None:
+    d_out, x = _draw(rows, 40), _draw(rows, 64)
+    assert calls.weight_gradient_applies(d_out, x)
+    _close(fused.weight_gradient(d_out, x), d_out.double().t() @ x.double(), 2e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 33, 700])
+@pytest.mark.parametrize("vocabulary", [8, 72, 1000])
+@pytest.mark.parametrize("size", [1.0, 30.0], ids="logits of about {}".format)
+def test_the_output_layer_equals_its_formula(rows: int, vocabulary: int, size: float) -> None:
+    def form(x: Tensor, weight: Tensor) -> Tensor:
+        loss = fused.linear_cross_entropy(x, weight, label, ignored=-100, chunk_rows=rows)
+        return torch.stack([loss, loss])  # `_gradients` multiplies the first of all by zero
+
+    width = 96
+    label = torch.randint(0, vocabulary, (rows,), generator=torch.Generator().manual_seed(rows))
+    label[3:9] = -100
+    x, weight = _draw(rows, width), size * _draw(vocabulary, width) / width**0.5
+    assert calls.output_loss_applies(x, weight, label)
+    _same_in_float64(form, x, weight)
+    with torch.no_grad():  # without gradients, which take room
+        assert torch.equal(form(x, weight), form(x.requires_grad_(), weight))
+
+
+def test_products_of_wide_weights_are_left_to_torch() -> None:
+    x = torch.ones(32, 512)
+    assert not calls.product_applies(x, torch.ones(512, 512), None)
+    assert not calls.weight_gradient_applies(x, x)
+    label = torch.zeros(32, dtype=torch.long)
+    assert not calls.output_loss_applies(x, torch.ones(2048, 512), label)
 
 
 WIDTHS = {"as many key heads": (2, 2, 32), "grouped": (4, 2, 32), "wide": (3, 1, 64)}
@@ -152,6 +199,24 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     finally:
         torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_product() -> None:
+    x, weight, d_out = _draw(1000, 64), _draw(96, 64), _draw(1000, 96)
+    label = torch.arange(1000) % 96
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            loss, *gradients = calls.output_loss(x, weight, label, -100, with_gradient=True)
+            found.append(
+                (calls.product(x, weight, None), calls.weight_gradient(d_out, x), loss, *gradients)
+            )
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*found, strict=True):
+        assert one is not None
         assert torch.equal(one, two)
 
 

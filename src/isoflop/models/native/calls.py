@@ -20,6 +20,13 @@ import torch
 from torch import Tensor
 
 from isoflop.models.native.build import Library, library
+from isoflop.models.native.tiles import (
+    n_parts,
+    takes_feed_forward,
+    takes_output,
+    takes_product,
+    takes_weight_gradient,
+)
 
 REGISTER_FLOATS = 16
 """Rows are whole multiples of this, the widest register in use (AVX-512)."""
@@ -74,6 +81,111 @@ def _as_c(value: Tensor | int | float | None) -> Any:
     if value is None or isinstance(value, Tensor):
         return ctypes.c_void_p(None if value is None else value.data_ptr())
     return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+# --- products and the output layer ---------------------------------------------------------
+
+
+def product_applies(x: Tensor, weight_FD: Tensor, addend: Tensor | None) -> bool:
+    """Whether `product` can, and does it sooner than torch."""
+    n_out, n_in = weight_FD.shape
+    return (
+        takes_product(x.numel() // n_in, n_in, n_out)
+        and 1 in weight_FD.stride()
+        and applies(x, x if addend is None else addend, whole_registers=False)
+    )
+
+
+def product(x: Tensor, weight_FD: Tensor, addend: Tensor | None) -> Tensor:
+    """x (…, D) · weightᵀ (+ addend (…, F)); the weight may be a transposed one."""
+    n_out, n_in = weight_FD.shape
+    out, packed = x.new_empty(*x.shape[:-1], n_out), x.new_empty(n_out * n_in)
+    sizes = x.numel() // n_in, n_in, n_out
+    _call("isoflop_product", x, weight_FD, *weight_FD.stride(), addend, *sizes, packed, out)
+    return out
+
+
+def weight_gradient_applies(d_out: Tensor, x: Tensor) -> bool:
+    """Whether `weight_gradient` can, and does it sooner than torch."""
+    shapes = x.shape[-1], d_out.shape[-1]
+    return takes_weight_gradient(*shapes) and applies(d_out, x, whole_registers=False)
+
+
+def weight_gradient(d_out: Tensor, x: Tensor) -> Tensor:
+    """d_outᵀ · x over all rows, (F, D)."""
+    n_out, n_in = d_out.shape[-1], x.shape[-1]
+    n_rows = x.numel() // n_in
+    parts, d_weight_FD = x.new_empty(n_parts(n_rows), n_out, n_in), x.new_empty(n_out, n_in)
+    sizes = n_rows, n_in, n_out, len(parts)
+    _call("isoflop_weight_gradient", d_out, x, *sizes, parts, d_weight_FD)
+    return d_weight_FD
+
+
+def output_loss_applies(x_ND: Tensor, weight_VD: Tensor, label_N: Tensor) -> bool:
+    """Whether `output_loss` can, and does it sooner than torch."""
+    n_words, width = weight_VD.shape
+    return takes_output(width, n_words) and label_N.is_contiguous() and applies(x_ND, weight_VD)
+
+
+def output_loss(
+    x_ND: Tensor, weight_VD: Tensor, label_N: Tensor, ignored: int, *, with_gradient: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Summed −log softmax(x · weightᵀ) at the labels that count, and its gradients of both."""
+    loss_N = x_ND.new_empty(len(x_ND))
+    sizes = len(x_ND), *reversed(weight_VD.shape), n_parts(len(x_ND))
+    room: tuple[Tensor, ...] | tuple[None, ...] = (None, None, None)
+    if with_gradient:
+        parts_SVD = x_ND.new_empty(sizes[-1], *weight_VD.shape)
+        room = parts_SVD, torch.empty_like(x_ND), torch.empty_like(weight_VD)
+    _call("isoflop_output_loss", x_ND, weight_VD, label_N, ignored, *sizes, loss_N, *room)
+    return loss_N.sum(), room[1], room[2]
+
+
+def feed_forward_applies(x: Tensor, *weights: Tensor) -> bool:
+    """Whether `feed_forward` can, and does it sooner than torch."""
+    width, n_rows = x.shape[-1], x.numel() // x.shape[-1]
+    return takes_feed_forward(n_rows, width, weights[0].shape[0]) and applies(x, *weights)
+
+
+def feed_forward(
+    x: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x + (silu(h · gateᵀ) · (h · upᵀ)) · downᵀ with h = scale · x, the factor scale (N) that makes
+    the root mean square 1, h · gateᵀ and h · upᵀ (N, F)."""
+    (inner, width), n_rows = gate_FD.shape, x.numel() // x.shape[-1]
+    out, scale_N = torch.empty_like(x), x.new_empty(n_rows)
+    kept = x.new_empty(n_rows, inner), x.new_empty(n_rows, inner)
+    room = x.new_empty(3, inner, width)
+    weights = gate_FD, up_FD, down_DF
+    _call("isoflop_feed_forward", x, *weights, eps, n_rows, width, inner, room, scale_N, *kept, out)
+    return out, scale_N, *kept
+
+
+def feed_forward_backward(
+    d_out: Tensor,
+    x: Tensor,
+    kept: tuple[Tensor, Tensor, Tensor],
+    weights: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x and of the three weights; `kept`: what `feed_forward` gave with its result."""
+    inner, width = weights[0].shape
+    d_x, d_weights_3FD = torch.empty_like(x), x.new_empty(3, inner, width)
+    n_rows = x.numel() // width
+    parts = x.new_empty(n_parts(n_rows), 3, inner, width)
+    sizes = n_rows, width, inner, len(parts)
+    _call(
+        "isoflop_feed_forward_backward",
+        d_out,
+        x,
+        *kept,
+        *weights,
+        *sizes,
+        parts,
+        d_x,
+        d_weights_3FD,
+    )
+    d_gate_FD, d_up_FD, d_down = d_weights_3FD
+    return d_x, d_gate_FD, d_up_FD, d_down.view(width, inner)
 
 
 # --- norm, gate and loss -------------------------------------------------------------------
