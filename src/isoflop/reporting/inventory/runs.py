@@ -79,10 +79,8 @@ def _is_ours(directory: Path) -> bool:
     if (directory / MANIFEST).is_file() or _is_demo(directory):
         return True
     config = directory / "config.json"
-    return (
-        (config.is_file()
-        and (directory / "events.jsonl").is_file())
-        or (config.is_file() and (directory / "runs").is_dir())
+    return (config.is_file() and (directory / "events.jsonl").is_file()) or (
+        config.is_file() and (directory / "runs").is_dir()
     )
 
 
