@@ -24,7 +24,7 @@ def test_show_tells_what_it_is_where_it_is_from_and_what_to_do(
     text = said(capsys, "show", home / "shards", "--check")
     assert text.startswith(f"{home}/shards: shards of tokens to train on (isoflop tokenize)\n")
     for part in (
-        "vocabulary    300",
+        "300",
         "files are as they were written",
         f"isoflop tokenize {home}/corpus --tokenizer {home}/tokenizer",
         f"    {home}/lines.jsonl  documents",

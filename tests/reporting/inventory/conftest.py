@@ -13,8 +13,7 @@ from isoflop.training.pretrain import train
 from isoflop.training.recipe import TrainRecipe
 
 SHORT = (
-    "--train.native-kernels",
-    "False",
+    "--train.no-native-kernels",
     "--train.tokens",
     "2560",
     "--train.evaluations",
