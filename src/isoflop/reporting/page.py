@@ -62,7 +62,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
 
 
 def build(report: Report, *, head: str = "", policy: str = POLICY) -> str:
-    """Write a report as one HTML page of at most `MOST_BYTES`, if thinner curves can bring it there.
+    """Write a report as one HTML page, with thinner curves where it would exceed `MOST_BYTES`.
 
     The same report gives the same bytes.
 
