@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from isoflop.core.recipe import load_recipe
-from isoflop.core.toml_write import write_recipe
+from isoflop.core.toml_write import plain_toml, write_recipe
 from isoflop.planning.recipe import LadderRecipe, RungConfig, WidthRule
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.recipe import DataConfig, ModelConfig, TrainConfig
@@ -110,3 +111,13 @@ def test_an_absolute_path_elsewhere_stays_as_it_is(tmp_path: Path) -> None:
     recipe = DataConfig(Path("/data/shards"))
     write_recipe(tmp_path / "a" / "r.toml", recipe, "")
     assert load_recipe(tmp_path / "a" / "r.toml", DataConfig) == replace(recipe)
+
+
+def test_plain_values_are_read_back_equal_and_paths_stay_as_written() -> None:
+    values = {
+        "seed": 3, "rate": 1e-3, "on": True, "name": 'a "b"\n\x7f', "path": "../x y",
+        "none": None, "list": [1, 2], "odd key": 1, "inner": {"deep": {"a": 1.5}},
+        "tables": [{"a": 1, "sub": {"b": 2}}, {"a": 2}],
+    }  # fmt: skip
+    read = tomllib.loads(plain_toml(values))
+    assert read == {key: value for key, value in values.items() if value is not None}

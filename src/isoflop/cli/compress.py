@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.cli.plan_first import PlanFirst, begins
 from isoflop.core.console import make_progress, print_result
 
 if TYPE_CHECKING:
@@ -42,13 +43,19 @@ class CompressArguments(Arguments):
     """Which they may remove: any of a row, or two of every four neighbours."""
     tokens: int = 16_384
     """Tokens to calibrate on, to foretell with and to judge on, each at most."""
+    plan: PlanFirst = False
 
 
 def run(args: list[str]) -> int:
     """Run the command; 1 if the loss measured lies outside the interval promised."""
     arguments = parse_arguments(CompressArguments, args, "compress")
     from isoflop.compression.compress import CompressConfig, compress
+    from isoflop.compression.foresee import foresee
 
+    packed = {"int8": 8, "int4": 4, "gptq": arguments.bits}.get(arguments.method)
+    model, group = arguments.model, arguments.group if packed == 4 else 256
+    if not begins(arguments, arguments.plan, arguments.out, lambda: foresee(model, packed, group)):
+        return 0
     config = CompressConfig(
         method=arguments.method,
         bits=arguments.bits,

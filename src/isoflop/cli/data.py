@@ -27,6 +27,7 @@ from isoflop.cli.arguments import (
 )
 from isoflop.cli.data_duplicates import run_duplicates
 from isoflop.cli.data_instruct import run_instruct
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
 from isoflop.data.documents import Skipped
 from isoflop.data.recipe import DataRecipe
@@ -41,7 +42,7 @@ _EXCERPT_WIDTH = 90
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildArguments(RecipeArguments):
+class BuildArguments(CostlyArguments):
     """Read the sources of a recipe, clean them, drop duplicates, split, and write a corpus."""
 
     out: OutPath
@@ -124,7 +125,11 @@ def _call(word: str, args: list[str]) -> int:
 def _build(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(BuildArguments, DataRecipe, args, "data build")
     from isoflop.data.corpus import build
+    from isoflop.data.foresee import foresee
     from isoflop.reporting.data_card import data_card
+
+    if not begins(arguments, arguments.plan, arguments.out, lambda: foresee(recipe)):
+        return 0
 
     corpus = build(
         recipe,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isoflop.alignment.dpo_recipe import DpoRecipe
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoArguments(RecipeArguments):
+class DpoArguments(CostlyArguments):
     """Train a model on preference pairs (DPO, IPO, hinge, SimPO, KTO), or continue the run in the
     output directory."""
 
@@ -19,6 +20,10 @@ def run(args: list[str]) -> int:
     """Run `isoflop dpo RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(DpoArguments, DpoRecipe, args, "dpo")
     from isoflop.alignment.dpo_run import dpo
+    from isoflop.alignment.foresee import foresee
+
+    if not begins(arguments, arguments.plan, arguments.out, lambda: foresee(recipe)):
+        return 0
 
     result = dpo(recipe, arguments.out, make_progress(arguments.json))
     what = "rated answers" if recipe.dpo.loss == "kto" else "pairs"

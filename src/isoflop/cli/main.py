@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("isoflop.cli.importing", "a Hugging Face directory as a model to train further"),
     "export": ("isoflop.cli.exporting", "a model as other tools open it"),
     "report": ("isoflop.cli.report", "write runs, laws and promises as one HTML page"),
+    "runs": ("isoflop.cli.runs", "every run and artifact below a folder, and how to continue"),
+    "show": ("isoflop.cli.show", "what something is, where it came from, what to do with it"),
     "ledger": ("isoflop.cli.ledger", "promises made and how many held"),
     "eval": ("isoflop.cli.evaluate", "score a model on tasks, with intervals and chance"),
     "chat": ("isoflop.cli.chat", "talk to a model"),

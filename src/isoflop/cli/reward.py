@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isoflop.alignment.dpo_recipe import RewardRecipe
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardArguments(RecipeArguments):
+class RewardArguments(CostlyArguments):
     """Train a reward model on preference pairs, or continue the run in the output directory."""
 
 
 def run(args: list[str]) -> int:
     """Run `isoflop reward RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(RewardArguments, RewardRecipe, args, "reward")
+    from isoflop.alignment.foresee import foresee
     from isoflop.alignment.reward_run import reward
+
+    if not begins(arguments, arguments.plan, arguments.out, lambda: foresee(recipe)):
+        return 0
 
     result = reward(recipe, arguments.out, make_progress(arguments.json))
     lines = [

@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isoflop.alignment.sft_recipe import SftRecipe
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftArguments(RecipeArguments):
+class SftArguments(CostlyArguments):
     """Fine-tune a model on instructions, or continue the run in the output directory."""
 
 
 def run(args: list[str]) -> int:
     """Run `isoflop sft RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(SftArguments, SftRecipe, args, "sft")
+    from isoflop.alignment.foresee import foresee
     from isoflop.alignment.sft import sft
+
+    if not begins(arguments, arguments.plan, arguments.out, lambda: foresee(recipe)):
+        return 0
 
     result = sft(recipe, arguments.out, make_progress(arguments.json))
     lines = [

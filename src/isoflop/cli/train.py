@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.foresight import Foresight
 from isoflop.core.process import is_main_process
 from isoflop.training.recipe import TrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArguments(RecipeArguments):
+class TrainArguments(CostlyArguments):
     """Train a model from a recipe, or continue the run in the output directory. On several devices:
     torchrun --nproc-per-node N -m isoflop train RECIPE.toml -o RUN --parallel.fsdp N."""
 
@@ -19,8 +21,15 @@ class TrainArguments(RecipeArguments):
 def run(args: list[str]) -> int:
     """Run `isoflop train RECIPE.toml -o RUN`."""
     arguments, recipe = parse_recipe_arguments(TrainArguments, TrainRecipe, args, "train")
+    from isoflop.planning.foresee import foresee_train
     from isoflop.training.pretrain import train
     from isoflop.training.stops import EarlyStop
+
+    def foretell() -> Foresight:
+        return foresee_train(recipe, arguments.out)
+
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
 
     try:
         result = train(recipe, arguments.out, make_progress(arguments.json))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,40 @@ def write_recipe(path: Path, recipe: Any, comment: str) -> None:
     """
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     write_atomic(path, head + "\n".join(_table(recipe, "", path.parent)) + "\n")
+
+
+def plain_toml(values: Mapping[str, Any]) -> str:
+    """Plain values, as `to_dict` gives and JSON holds, as TOML; paths stay as they are written.
+
+    What is None, or an empty list of tables, is left out.
+    """
+    return "\n".join(_plain_table(values, "")) + "\n"
+
+
+def _plain_table(values: Mapping[str, Any], name: str) -> list[str]:
+    lines, inner = [], []
+    for key, value in values.items():
+        dotted = f"{name}.{_key(key)}" if name else _key(key)
+        if isinstance(value, Mapping):
+            inner += ["", f"[{dotted}]", *_plain_table(value, dotted)]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for item in value:
+                inner += ["", f"[[{dotted}]]", *_plain_table(item, dotted)]
+        elif value is not None:
+            lines.append(f"{_key(key)} = {_plain_value(value)}")
+    return lines + inner
+
+
+def _plain_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain_value, value))}]"
+    if isinstance(value, str):
+        return _string(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)
 
 
 def _table(recipe: Any, name: str, folder: Path) -> list[str]:

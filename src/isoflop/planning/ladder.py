@@ -131,7 +131,7 @@ def _run_jobs(
     recipe: LadderRecipe, out: Path, progress: Progress, launcher: str
 ) -> tuple[TrainResult, ...]:
     jobs = jobs_of(recipe)
-    cost = partial(_cost, recipe)
+    cost = partial(relative_cost, recipe)
     waiting = {job.run_id: job for job in sorted(jobs, key=cost, reverse=True)}
     done: dict[str, TrainResult] = {}
     running: dict[Future[TrainResult], Job] = {}
@@ -259,7 +259,7 @@ def _run_id(rung: RungConfig, tokens: int, number: int) -> str:
     return f"d{rung.d_model}-l{rung.n_layers}-{tokens}{again}"
 
 
-def _cost(recipe: LadderRecipe, job: Job) -> float:
+def relative_cost(recipe: LadderRecipe, job: Job) -> float:
     """Relative time of a run, for order and progress.
 
     Narrow models take longer than their FLOPs say: what is done once per token and width weighs

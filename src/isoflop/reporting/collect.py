@@ -12,11 +12,15 @@ from typing import Any
 
 from isoflop.core.artifact import MANIFEST, read_json, read_manifest, sha256_file
 from isoflop.core.errors import ArtifactError
-from isoflop.core.ledger import Ledger, Promise, Tally
+from isoflop.core.ledger import Promise
 from isoflop.reporting import lines
 from isoflop.reporting.flight import flights
 from isoflop.reporting.foretell import foretell
+from isoflop.reporting.inventory.commands import made_by
+from isoflop.reporting.inventory.identify import identify
+from isoflop.reporting.ledgers import read_ledgers
 from isoflop.reporting.locate import Found, locate
+from isoflop.reporting.mishaps import read_marks
 from isoflop.reporting.records import (
     Artifact,
     Cost,
@@ -31,12 +35,12 @@ from isoflop.reporting.records import (
     Target,
     Verdict,
 )
+from isoflop.reporting.stage_read import read_aligned, read_compressed, read_served
 
 Note = Callable[[str], None]
 # One page stays under 500 kB whatever the run logged.
 _SAMPLE_CHARACTERS = 2_000
 _SAMPLES_PER_STEP = 12
-_PROMISES = 100
 
 
 def collect(paths: Sequence[Path]) -> Report:
@@ -51,7 +55,7 @@ def collect(paths: Sequence[Path]) -> Report:
     found = locate(paths)
     notes: list[str] = []
     summary = _summary(found.summary)
-    promises, tallies, head = _ledger(found.ledger, notes.append)
+    promises, tallies, head = read_ledgers(found.ledgers, notes.append)
     verdict, target = _verdict(summary, found.summary, promises)
     rungs = tuple(r for table in found.tables for r in _rungs(table, notes.append))
     curves, target_cost = _curves(found, rungs, target, notes.append)
@@ -77,6 +81,9 @@ def collect(paths: Sequence[Path]) -> Report:
         cost=_cost(summary, rungs, target_cost),
         funnel=_funnel(found.funnel),
         lineage=lineage,
+        aligned=tuple(read_aligned(run, stage, notes.append) for run, stage in found.aligned),
+        compressed=tuple(map(read_compressed, found.compressed)),
+        served=tuple(s for path in found.served if (s := read_served(path)) is not None),
         seconds=_number(summary, "seconds"),
         promised_seconds=_number(summary, "promised_seconds"),
         notes=tuple(notes),
@@ -99,19 +106,6 @@ def _number(values: Mapping[str, Any], key: str) -> float | None:
     value = values.get(key)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(float(value)) else None  # type: ignore[arg-type]
-
-
-def _ledger(path: Path | None, note: Note) -> tuple[tuple[Promise, ...], tuple[Tally, ...], str]:
-    if path is None:
-        return (), (), ""
-    ledger = Ledger(path)
-    check = ledger.verify()
-    if check.torn is not None:
-        note(f"{path.name}: its last line is unfinished and was left out")
-    promises = ledger.read()
-    if len(promises) > _PROMISES:
-        note(f"{path.name}: of {len(promises):,} promises the last {_PROMISES} are listed")
-    return promises[-_PROMISES:], ledger.calibration(), check.head
 
 
 def _verdict(
@@ -211,7 +205,7 @@ def _curves(
     # More runs share the same page: fewer points each.
     each = max(16, min(80, 4000 // max(1, len(found.runs))))
     for directory, is_target in found.runs:
-        metrics = lines.Metrics((), 0, 0, math.nan, math.nan)
+        metrics = lines.Metrics((), 0, 0, math.nan, math.nan, math.nan)
         if (directory / "metrics.jsonl").is_file():
             most = lines.MAX_POINTS if is_target or alone else each
             metrics = lines.read_metrics(directory / "metrics.jsonl", note, most)
@@ -219,8 +213,18 @@ def _curves(
             note(f"{directory.name}: {metrics.not_finite:,} logged losses are not finite")
         held_out = _evaluations(directory / "evals.jsonl", note)
         size = target.params if is_target and target else params.get(directory.name)
+        rate = metrics.tokens_per_step
+        marks = read_marks(directory, lambda step, rate=rate: rate * step, note)
         curves.append(
-            Curve(directory.name, size, is_target, metrics.points, held_out, metrics.lines)
+            Curve(
+                directory.name,
+                size,
+                is_target,
+                metrics.points,
+                held_out,
+                metrics.lines,
+                marks=marks,
+            )
         )
         if is_target and math.isfinite(metrics.seconds):
             flops = metrics.flops if math.isfinite(metrics.flops) else None
@@ -331,6 +335,7 @@ def _lineage(found: Found, summary: Mapping[str, Any]) -> tuple[Lineage | None, 
             manifest.created,
             sha256_file(directory / MANIFEST),
             tuple(Path(i["path"]).name for i in manifest.inputs),
+            tuple(command.line for command in made_by(identify(directory))),
         )
         for name, directory, manifest in manifests
     )

@@ -16,11 +16,12 @@ from isoflop.reporting import data_card_findings as findings
 from isoflop.reporting import data_card_samples as samples
 from isoflop.reporting import data_card_sections as sections
 from isoflop.reporting import numbers
-from isoflop.reporting.data_card_markup import Part, both, name
+from isoflop.reporting.data_card_markup import Part, name
 from isoflop.reporting.data_card_read import read_card
 from isoflop.reporting.data_card_records import Card
-from isoflop.reporting.page import POLICY, style
+from isoflop.reporting.page import POLICY, SWITCH, TONGUES, style
 from isoflop.reporting.svg import text
+from isoflop.reporting.tongues import both
 from isoflop.version import __version__
 
 MOST_BYTES = 480_000
@@ -94,10 +95,7 @@ def _page(card: Card, characters: int) -> str:
         '<meta name="color-scheme" content="light dark">'
         f'<meta name="generator" content="Isoflop {text(__version__)}">'
         f"<title>{text(title)}</title><style>{style(*_SHEETS)}</style></head>\n<body>"
-        '<input class="switch" type="radio" name="language" id="in-en" checked '
-        'aria-label="English"><input class="switch" type="radio" name="language" id="in-zh" '
-        'aria-label="中文">'
-        f"{_header(card)}"
+        f"{SWITCH}{_header(card)}"
         f'<div class="columns">{_contents(parts)}<main id="content">{body}</main></div>'
         f"<footer><p>{both('Made by Isoflop', '由 Isoflop 制作')} {text(__version__)}</p></footer>"
         "</body></html>\n"
@@ -108,9 +106,7 @@ def _header(card: Card) -> str:
     finished = text(numbers.moment(card.created))
     kicker = f"{both('Data card of', '数据卡：')} {name(card.name)} · {finished}"
     return (
-        '<header><div class="tongues"><label for="in-en" lang="en">English</label>'
-        '<label for="in-zh" lang="zh-Hans">中文</label></div>'
-        f'<p class="kicker"><b>Isoflop</b> {kicker}</p>'
+        f'<header>{TONGUES}<p class="kicker"><b>Isoflop</b> {kicker}</p>'
         f"{samples.heading(card)}{sections.summary(card)}</header>"
     )
 

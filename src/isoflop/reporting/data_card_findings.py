@@ -7,7 +7,6 @@ from isoflop.reporting.data_card_markup import (
     DOCUMENTS,
     Head,
     Part,
-    both,
     glossed,
     grid,
     missing,
@@ -17,6 +16,7 @@ from isoflop.reporting.data_card_markup import (
     share,
 )
 from isoflop.reporting.data_card_records import Card
+from isoflop.reporting.tongues import both
 
 _MOST_ROWS = 30
 _MOST_IDS = 6

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.reporting.svg import element, text
+from isoflop.reporting.tongues import both
 
 _BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
@@ -31,11 +32,6 @@ class Part:
     key: str
     title: str
     body: str
-
-
-def both(english: str, chinese: str) -> str:
-    """A phrase, as markup, in both languages."""
-    return f'<span class="en">{english}</span><span class="zh" lang="zh-Hans">{chinese}</span>'
 
 
 def both_in_svg(x: float, y: float, english: str, chinese: str, class_: str, anchor: str) -> str:

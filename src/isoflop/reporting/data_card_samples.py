@@ -10,7 +10,6 @@ from isoflop.reporting import data_card_words as words
 from isoflop.reporting import numbers
 from isoflop.reporting.data_card_markup import (
     Part,
-    both,
     missing,
     name,
     remark,
@@ -18,6 +17,7 @@ from isoflop.reporting.data_card_markup import (
 )
 from isoflop.reporting.data_card_records import Card, Example
 from isoflop.reporting.markup import details
+from isoflop.reporting.tongues import both
 
 _PAIRS = 6
 

@@ -12,7 +12,6 @@ from isoflop.reporting.data_card_markup import (
     Head,
     Part,
     bar,
-    both,
     both_in_svg,
     glossed,
     grid,
@@ -28,6 +27,7 @@ from isoflop.reporting.data_card_records import BINS_PER_OCTAVE, Card, Lengths, 
 from isoflop.reporting.markup import figure
 from isoflop.reporting.scales import Scale, Tick, linear_ticks
 from isoflop.reporting.svg import Frame, element, number, picture
+from isoflop.reporting.tongues import both
 
 _MOST_ROWS = 30
 _MOST_REASONS = 100

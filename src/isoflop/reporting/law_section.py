@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from isoflop.reporting import numbers
 from isoflop.reporting.law_drawings import Drawing, law_drawings
-from isoflop.reporting.markup import Column, Section, figure, table, text
+from isoflop.reporting.markup import Column, Section, both, figure, fixed, table, text
 from isoflop.reporting.records import Law, Report, Rung
 
 _FEWEST_RESIDUALS = 20
@@ -42,26 +42,31 @@ def law(report: Report) -> Section | None:
                 f"<i>{text(_GREEK.get(p.name, p.name))}</i>",
                 numbers.significant(p.value, 4),
                 "–" if p.stderr is None else numbers.significant(p.stderr, 2),
-                text(_MEANING.get(p.name, "")),
+                fixed(_MEANING.get(p.name, "")),
             ]
             for p in found.parameters
         ],
+        f"由 {found.n_runs} 次运行拟合（目标函数 {found.objective}）",
     )
     parts = [formula(found), parameters]
     if found.noise:
         rows = [_noise_row(name, value) for name, value in found.noise.items()]
         columns = [Column("Part"), Column("Value", True), Column("Meaning")]
-        parts.append(table("What the interval is made of", columns, rows))
+        parts.append(table("What the interval is made of", columns, rows, "区间由什么构成"))
     if found.domain:
         spans = "; ".join(
             f"{name} {_span(name, low, high)}" for name, (low, high) in found.domain.items()
         )
-        parts.append(f"<p>Fitted inside {text(spans)}. Beyond that it extrapolates.</p>")
+        inside = both(
+            f"Fitted inside {text(spans)}. Beyond that it extrapolates.",
+            f"拟合范围：{text(spans)}。超出即为外推。",
+        )
+        parts.append(f"<p>{inside}</p>")
     if found.verdict and found.verdict != "supported":
         parts.append(f'<p class="warning">{text(found.verdict)}</p>')
     parts += [f'<p class="warning">{text(w)}</p>' for w in found.warnings]
     parts += [drawn(drawing) for drawing in law_drawings(found.figures, _residuals(report))]
-    return Section("law", "The law", "".join(parts))
+    return Section("law", both("The law", "定律"), "".join(parts))
 
 
 def _residuals(report: Report) -> tuple[Rung, ...]:
@@ -73,13 +78,13 @@ def _residuals(report: Report) -> tuple[Rung, ...]:
 
 def drawn(drawing: Drawing) -> str:
     """A drawing with what it says under it."""
-    caption = f"<b>{text(drawing.title)}.</b> {text(drawing.says)}"
+    caption = f"<b>{fixed(drawing.title)}.</b> {text(drawing.says)}"
     return figure(drawing.draw, caption, height=drawing.height)
 
 
 def _noise_row(name: str, value: float) -> list[str]:
     title, meaning = _NOISE.get(name, (name.replace("_", " "), ""))
-    return [text(title), numbers.significant(value, 3), text(meaning)]
+    return [fixed(title), numbers.significant(value, 3), fixed(meaning)]
 
 
 def _span(name: str, low: float, high: float) -> str:

@@ -35,6 +35,8 @@ class Metrics:
     seconds: float
     flops: float
     """Both of the last line."""
+    tokens_per_step: float
+    """Of the last line: tokens so far over steps so far."""
 
 
 def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -105,6 +107,7 @@ def read_metrics(path: Path, note: Callable[[str], None], most: int = MAX_POINTS
         not_finite=int(np.sum(~np.isfinite(v))),
         seconds=_last(last, "seconds"),
         flops=_last(last, "flops"),
+        tokens_per_step=_last(last, "tokens") / max(1.0, _last(last, "step")),
     )
 
 

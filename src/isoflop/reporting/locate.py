@@ -9,7 +9,10 @@ from pathlib import Path
 from isoflop.core.artifact import MANIFEST
 from isoflop.core.errors import ArtifactError
 from isoflop.core.ledger import LEDGER
+from isoflop.reporting.stage_read import alignment_stage, is_compressed
 
+_METRICS = "isoflop:"
+"""What the names of a server's metrics begin with."""
 _DEMO_PARTS = ("corpus", "tokenizer", "shards", "ladder", "target", "model")
 
 
@@ -18,17 +21,22 @@ class Found:
     """Which files the given paths hold; filled while they are looked at."""
 
     summary: Path | None = None
-    ledger: Path | None = None
+    ledgers: list[Path] = field(default_factory=list)
     law: Path | None = None
     funnel: Path | None = None
     tables: list[Path] = field(default_factory=list)
     runs: list[tuple[Path, bool]] = field(default_factory=list)
     """Run directories and whether each is the target."""
     artifacts: list[tuple[str, Path]] = field(default_factory=list)
+    aligned: list[tuple[Path, str]] = field(default_factory=list)
+    """Runs of alignment and which stage each is; not among `runs`."""
+    compressed: list[Path] = field(default_factory=list)
+    served: list[Path] = field(default_factory=list)
+    """Metrics of servers."""
 
 
 def locate(paths: Sequence[Path]) -> Found:
-    """Look at each path, in order; of two laws or ledgers the later counts.
+    """Look at each path, in order; of two laws the later counts.
 
     Raises:
         ArtifactError: A path does not exist or holds nothing to report on.
@@ -57,14 +65,17 @@ def _look_at_file(path: Path, found: Found) -> None:
     if path.suffix == ".csv":
         found.tables.append(path)
     elif path.suffix == ".jsonl":
-        found.ledger = path
+        found.ledgers.append(path)
     elif path.suffix == ".json":
         found.law = path
+    elif path.suffix in (".prom", ".txt") and _METRICS in path.read_text("utf-8", "replace"):
+        found.served.append(path)
     else:
         raise ArtifactError(
             "reports are not made from this kind of file",
             where=str(path),
-            fix="Give a demo, ladder or run directory, a law.json or a ledger.jsonl",
+            fix="Give a demo, ladder or run directory, a compressed model, a law.json, a "
+            "ledger.jsonl, or what a server's /metrics said as a .prom or .txt file",
         )
 
 
@@ -73,18 +84,27 @@ def _look_at_directory(directory: Path, found: Found) -> bool:
     hits = 0
     for name, attribute in (
         ("summary.json", "summary"),
-        (LEDGER, "ledger"),
         ("law.json", "law"),
         ("funnel.json", "funnel"),
     ):
         if (directory / name).is_file():
             setattr(found, attribute, directory / name)
             hits += 1
+    if (directory / LEDGER).is_file():
+        found.ledgers.append(directory / LEDGER)
+        hits += 1
     if (directory / "runs.csv").is_file():
         found.tables.append(directory / "runs.csv")
         hits += 1
     if _is_run(directory):
-        found.runs.append((directory, False))
+        stage = alignment_stage(directory)
+        if stage:
+            found.aligned.append((directory, stage))
+        else:
+            found.runs.append((directory, False))
+        hits += 1
+    elif is_compressed(directory):
+        found.compressed.append(directory)
         hits += 1
     if (directory / MANIFEST).is_file():
         found.artifacts.append((directory.resolve().name, directory))

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 from isoflop.reporting.charts import Canvas
 from isoflop.reporting.svg import text
+from isoflop.reporting.tongues import both, fixed
 
-__all__ = ["Column", "Section", "cards", "code", "details", "figure", "legend", "table", "text"]
+__all__ = [
+    *("Column", "Section", "both", "cards", "code", "details", "figure", "fixed", "legend"),
+    *("said", "table", "text"),
+]
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Section:
     key: str
     """The anchor."""
     title: str
+    """Markup, in both languages."""
     body: str
 
 
@@ -32,15 +37,21 @@ class Column:
     numeric: bool = False
 
 
-def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls sideways on narrow screens; the first cell of a row is its header."""
+def table(
+    caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], chinese: str = ""
+) -> str:
+    """A table that scrolls sideways on narrow screens; the first cell of a row is its header.
+
+    Args:
+        chinese: The caption in Chinese.
+    """
     head = "".join(
-        f'<th scope="col"{_numeric(column)}>{text(column.title)}</th>' for column in columns
+        f'<th scope="col"{_numeric(column)}>{fixed(column.title)}</th>' for column in columns
     )
     body = "".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table>'
-        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<caption>{said(caption, chinese)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -77,26 +88,32 @@ def figure(
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """Colour classes and their words, as a list."""
     items = "".join(
-        f'<li><span class="swatch {colour}" aria-hidden="true"></span>{text(words)}</li>'
+        f'<li><span class="swatch {colour}" aria-hidden="true"></span>{fixed(words)}</li>'
         for colour, words in entries
     )
     return f'<ul class="legend">{items}</ul>'
 
 
 def cards(entries: Sequence[tuple[str, str, str]]) -> str:
-    """Figures to see at a glance: (name, value, remark), all plain words."""
+    """Figures to see at a glance: (name, value, remark); the value is plain words, the others are
+    markup."""
     items = "".join(
-        f"<div><dt>{text(name)}</dt> <dd>{text(value)}"
-        + (f" <small>{text(remark)}</small>" if remark else "")
+        f"<div><dt>{name}</dt> <dd>{text(value)}"
+        + (f" <small>{remark}</small>" if remark else "")
         + "</dd></div>"
         for name, value, remark in entries
     )
     return f'<dl class="cards">{items}</dl>'
 
 
-def details(summary: str, body: str) -> str:
+def said(english: str, chinese: str = "") -> str:
+    """Plain words as markup, in Chinese too where they are given or known."""
+    return both(text(english), text(chinese)) if chinese else fixed(english)
+
+
+def details(summary: str, body: str, chinese: str = "") -> str:
     """What most readers pass over, one click away."""
-    return f"<details><summary>{text(summary)}</summary>{body}</details>"
+    return f"<details><summary>{said(summary, chinese)}</summary>{body}</details>"
 
 
 def code(command: str) -> str:

@@ -7,59 +7,124 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib import resources
 from typing import Any
 
-from isoflop.reporting import law_section, numbers, provenance, results
-from isoflop.reporting.markup import Section, text
-from isoflop.reporting.records import Report
+from isoflop.reporting import (
+    alignment_section,
+    comparison_section,
+    compression_section,
+    law_section,
+    numbers,
+    provenance,
+    results,
+    serving_section,
+)
+from isoflop.reporting.markup import Section, both, text
+from isoflop.reporting.records import Report, TrainingPoint
 from isoflop.version import __version__
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Nothing may be fetched or run, whatever text ends up in a page."""
+SWITCH = (
+    '<input class="switch" type="radio" name="language" id="in-en" checked aria-label="English">'
+    '<input class="switch" type="radio" name="language" id="in-zh" aria-label="中文">'
+)
+"""Two buttons before everything else: the style sheet shows one language, without a script."""
+TONGUES = (
+    '<div class="tongues"><label for="in-en" lang="en">English</label>'
+    '<label for="in-zh" lang="zh-Hans">中文</label></div>'
+)
+"""What is seen of them."""
+MOST_BYTES = 490_000
+_FEWEST_POINTS = 8
 _DATA_FORMAT = "isoflop-report/1"
 _SHEETS = ("chart.css", "style.css")
 
 
-def build(report: Report) -> str:
-    """Write a report as one HTML page.
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
+    results.ladder,
+    results.training,
+    law_section.law,
+    results.ledger,
+    alignment_section.alignment,
+    compression_section.compression,
+    serving_section.serving,
+    comparison_section.comparison,
+    provenance.samples,
+    provenance.cost,
+    provenance.data,
+    provenance.lineage,
+)
+"""Every section, in reading order; one that has nothing to show gives None."""
+
+
+def build(report: Report, *, head: str = "", policy: str = POLICY) -> str:
+    """Write a report as one HTML page, with thinner curves where it would exceed `MOST_BYTES`.
 
     The same report gives the same bytes.
+
+    Args:
+        head: Markup added to its head: what keeps a page that is served up to date (live).
+        policy: What such a page may fetch and run.
     """
-    sections = [
-        section
-        for make in (
-            results.ladder,
-            results.training,
-            law_section.law,
-            results.ledger,
-            provenance.samples,
-            provenance.cost,
-            provenance.data,
-            provenance.lineage,
+    page = _page(report, head, policy)
+    while len(page.encode()) > MOST_BYTES and (thinner := _thinned(report)) != report:
+        report = thinner
+        page = _page(report, head, policy)
+    return page
+
+
+def _thinned(report: Report) -> Report:
+    """Half of the points of every curve: each holds the mean, least and greatest of two."""
+    curves = tuple(
+        replace(curve, training=_halved(curve.training), held_out=_every_other(curve.held_out))
+        for curve in report.curves
+    )
+    return replace(report, curves=curves)
+
+
+def _halved(points: Sequence[TrainingPoint]) -> tuple[TrainingPoint, ...]:
+    if len(points) <= _FEWEST_POINTS:
+        return tuple(points)
+    pairs = [points[i : i + 2] for i in range(0, len(points), 2)]
+    return tuple(
+        TrainingPoint(
+            tokens=math.sqrt(pair[0].tokens * pair[-1].tokens),
+            mean=sum(p.mean for p in pair) / len(pair),
+            low=min(p.low for p in pair),
+            high=max(p.high for p in pair),
         )
-        if (section := make(report)) is not None
-    ]
+        for pair in pairs
+    )
+
+
+def _every_other(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    return tuple(points) if len(points) <= _FEWEST_POINTS else (*points[:-1:2], points[-1])
+
+
+def _page(report: Report, head: str, policy: str) -> str:
+    sections = [section for make in SECTIONS if (section := make(report)) is not None]
     description = (
         results.verdict_sentence(report.verdict) if report.verdict else "A report by Isoflop."
     )
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<meta name="description" content="{text(description)}">'
         f'<meta name="generator" content="Isoflop {text(__version__)}">'
         f"<title>{text(report.title)}</title>"
-        f"<style>{style(*_SHEETS)}</style></head>\n<body>"
-        '<a class="skip" href="#content">Skip to the content</a>'
+        f"<style>{style(*_SHEETS)}</style>{head}</head>\n<body>"
+        f'<a class="skip" href="#content">{both("Skip to the content", "跳到正文")}</a>{SWITCH}'
         f"{_header(report)}"
         f'<div class="columns">{_contents(sections)}<main id="content">'
         f"{_notes(report)}{''.join(_section(i, s) for i, s in enumerate(sections, 1))}"
-        f"</main></div>{_footer(report)}\n"
+        f"</main></div>{_footer()}\n"
         f'<script type="application/json" id="report-data">{embedded(report)}</script>'
         "</body></html>\n"
     )
@@ -104,10 +169,11 @@ def style(*names: str) -> str:
 
 
 def _header(report: Report) -> str:
-    pieces = [report.title if report.verdict else "", numbers.moment(report.created)]
+    said = report.verdict or report.tallies
+    pieces = [report.title if said else "", numbers.moment(report.created)]
     kicker = " · ".join(text(p) for p in pieces if p)
     return (
-        f'<header><p class="kicker"><b>Isoflop</b> {kicker}</p>'
+        f'<header>{TONGUES}<p class="kicker"><b>Isoflop</b> {kicker}</p>'
         f"{results.heading(report)}{results.summary_cards(report)}</header>"
     )
 
@@ -115,15 +181,15 @@ def _header(report: Report) -> str:
 def _contents(sections: list[Section]) -> str:
     if len(sections) < 3:
         return ""
-    items = "".join(f'<li><a href="#{s.key}">{text(s.title)}</a></li>' for s in sections)
-    return f'<nav aria-label="Contents"><ol>{items}</ol></nav>'
+    items = "".join(f'<li><a href="#{s.key}">{s.title}</a></li>' for s in sections)
+    return f'<nav aria-label="Contents · 目录"><ol>{items}</ol></nav>'
 
 
 def _section(number: int, section: Section) -> str:
     return (
         f'<section id="{section.key}" aria-labelledby="{section.key}-h">'
         f'<h2 id="{section.key}-h"><span aria-hidden="true">{number}</span>'
-        f"{text(section.title)}</h2>{section.body}</section>"
+        f"{section.title}</h2>{section.body}</section>"
     )
 
 
@@ -131,8 +197,12 @@ def _notes(report: Report) -> str:
     return "".join(f'<p class="warning" role="note">{text(note)}</p>' for note in report.notes)
 
 
-def _footer(report: Report) -> str:
-    return (
-        f"<footer><p>Made by Isoflop {text(__version__)}. Every number shown here is also in this "
-        "file as JSON, in the element <code>report-data</code>.</p></footer>"
+def _footer() -> str:
+    version = text(__version__)
+    where = "<code>report-data</code>"
+    said = both(
+        f"Made by Isoflop {version}. Every number shown here is also in this file as JSON, in the "
+        f"element {where}.",
+        f"由 Isoflop {version} 制作。此处的每个数字都以 JSON 存于本文件的元素 {where} 中。",
     )
+    return f"<footer><p>{said}</p></footer>"

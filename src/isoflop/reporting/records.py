@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting.law_records import Fan, LawFigures
+from isoflop.reporting.stage_records import Aligned, Comparison, Compressed, Served
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class TrainingPoint:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Something that happened to a run: a spike, a skipped batch, a step back."""
+
+    event: str
+    step: int
+    tokens: float
+    what: str
+
+
+@dataclass(frozen=True)
 class Curve:
     """The loss of one run while it trained."""
 
@@ -91,6 +102,8 @@ class Curve:
     """Metric lines behind `training`."""
     floor: float | None = None
     """What the law gives this size for endless data, nats per token."""
+    marks: tuple[Mark, ...] = ()
+    """What went wrong on the way."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,8 @@ class Sample:
     tokens: float
     prompt: str
     text: str
+    surprisal: tuple[tuple[str, float], ...] = ()
+    """(piece, bits) of each token of what it wrote, where the model was asked."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,8 @@ class Artifact:
     sha256: str
     """Of the manifest itself, which vouches for every file."""
     inputs: tuple[str, ...]
+    commands: tuple[str, ...] = ()
+    """Command lines that make it again."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +241,11 @@ class Report:
     cost: Cost | None = None
     funnel: Funnel | None = None
     lineage: Lineage | None = None
+    aligned: tuple[Aligned, ...] = ()
+    """Runs of SFT, reward, DPO, PPO and GRPO."""
+    compressed: tuple[Compressed, ...] = ()
+    served: tuple[Served, ...] = ()
+    comparison: Comparison | None = None
     seconds: float | None = None
     """Wall time of the whole work."""
     promised_seconds: float | None = None

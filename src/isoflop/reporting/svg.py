@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from isoflop.reporting.phrases import chinese_of
 from isoflop.reporting.scales import Scale, Tick
 
 Point = tuple[float, float]
@@ -53,6 +54,16 @@ def number(value: float) -> str:
 def words(x: float, y: float, content: str, class_: str, **attributes: object) -> str:
     """A line of text at (x, y)."""
     return element("text", text(content), x=x, y=y, class_=class_, **attributes)
+
+
+def phrase(x: float, y: float, english: str, class_: str, **attributes: object) -> str:
+    """`words` of a fixed phrase, in Chinese too where that is known; the style sheet shows one."""
+    chinese = chinese_of(english)
+    if chinese is None:
+        return words(x, y, english, class_, **attributes)
+    spans = element("tspan", text(english), class_="en")
+    spans += element("tspan", text(chinese), class_="zh", lang="zh-Hans")
+    return element("text", spans, x=x, y=y, class_=class_, **attributes)
 
 
 def polyline(points: Sequence[Point]) -> str:
@@ -123,8 +134,8 @@ class Frame:
             if tick.label:
                 parts.append(words(x, bottom + 20, tick.label, "tick", text_anchor="middle"))
         parts.append(line(left, bottom, right, bottom, "axis"))
-        parts.append(words(right, bottom + 40, x_name, "name", text_anchor="end"))
-        parts.append(words(0, top - 14, y_name, "name"))
+        parts.append(phrase(right, bottom + 40, x_name, "name", text_anchor="end"))
+        parts.append(phrase(0, top - 14, y_name, "name"))
         return "".join(parts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from isoflop.reporting import numbers, scales, svg
 from isoflop.reporting.charts import Canvas, frame_for, in_span, size_classes
-from isoflop.reporting.records import Curve
+from isoflop.reporting.records import Curve, Mark
 from isoflop.reporting.svg import Frame
 
 
@@ -40,6 +40,7 @@ def loss_chart(curves: Sequence[Curve], canvas: Canvas) -> str:
             parts.append(frame.area(envelope, colour))
         means = in_span([(p.tokens, p.mean) for p in curve.training], frame)
         parts.append(frame.path(means, f"{colour} {'thick' if curve.is_target else 'thin'}"))
+        parts += [_mark(mark, frame) for mark in curve.marks if frame.x.holds(mark.tokens)]
         shown = curve.held_out if curve.is_target or len(curves) == 1 else curve.held_out[-1:]
         for point in in_span(shown, frame):
             tip = f"{curve.name}: {point[1]:.4f} after {numbers.count(point[0])} tokens"
@@ -55,6 +56,14 @@ def loss_chart(curves: Sequence[Curve], canvas: Canvas) -> str:
         + "; ".join(_curve_end(c) for c in curves if c.is_target),
         "".join(parts),
     )
+
+
+def _mark(mark: Mark, frame: Frame) -> str:
+    """A short stroke at the foot of the chart where something went wrong."""
+    x, foot = frame.x(mark.tokens), frame.y.start
+    stroke = svg.line(x, foot, x, foot - 12, "mishap")
+    tip = svg.element("title", svg.text(f"step {mark.step:,}: {mark.event} {mark.what}"))
+    return svg.element("g", tip + stroke)
 
 
 def _curve_end(curve: Curve) -> str:
