@@ -63,7 +63,7 @@ def evaluate(
         raise RecipeError("it must be at least 1", where="--limit")
     if batch_tokens < 1:
         raise RecipeError("it must be at least 1", where="--batch-tokens")
-    chosen = _chosen(tasks, limit, seed)
+    chosen = choose_tasks(tasks, limit, seed)
     directory = Path(model)
     subject = open_subject(directory, batch_tokens)
     outcomes: dict[str, Outcome] = {}
@@ -90,7 +90,14 @@ def open_subject(directory: Path, batch_tokens: int = BATCH_TOKENS) -> Subject:
     return Subject(model.decoder, model.tokenizer, start, batch_tokens)
 
 
-def _chosen(tasks: Sequence[str], limit: int | None, seed: int) -> dict[str, tuple[Task, Settings]]:
+def choose_tasks(
+    tasks: Sequence[str], limit: int | None, seed: int
+) -> dict[str, tuple[Task, Settings]]:
+    """The tasks of these names with their settings, by the keys of `results.json`.
+
+    Raises:
+        RecipeError: One is unknown, named twice, or lacks its file.
+    """
     chosen: dict[str, tuple[Task, Settings]] = {}
     if not tasks:
         raise RecipeError(

@@ -12,6 +12,7 @@ Not for reading tables (`scores`), nor for losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -100,9 +101,11 @@ def emergence(
 
     Args:
         alpha: Probability of calling a step where there is none, over all tasks together.
-        draws: Simulations behind each probability.
+        draws: Simulations behind each probability; more where so many tasks need them, for no
+            probability is below 1 / (draws + 1) before Holm's rule multiplies it.
     """
     rng = np.random.default_rng(seed)
+    draws = max(draws, math.ceil(2 * len(tasks) / alpha))
     tested = [_Tested(task, draws, rng) if task.rungs >= FEWEST_RUNGS else None for task in tasks]
     holm = _holm([t.p_step for t in tested if t is not None])
     corrected = iter(holm)

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
-from isoflop.reporting import law_section, numbers, provenance, results
+from isoflop.reporting import abilities, law_section, numbers, provenance, results
 from isoflop.reporting.markup import Section, text
 from isoflop.reporting.records import Report
 from isoflop.version import __version__
@@ -34,6 +34,7 @@ def build(report: Report) -> str:
             results.ladder,
             results.training,
             law_section.law,
+            abilities.abilities,
             results.ledger,
             provenance.samples,
             provenance.cost,
