@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=100, help="of each file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    os.environ |= {name: "1" for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
+    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.disable(logging.WARNING)
     from isoflop.core.artifact import read_json

@@ -24,7 +24,6 @@ from isoflop.models.config import DecoderConfig
 from isoflop.models.convert import save_model
 from isoflop.models.initialise import initialise
 
-
 OURS, THEIRS = "isoflop", "lm-eval, hf"
 
 

@@ -68,9 +68,8 @@ def test_the_command_writes_arms_that_share_their_start_and_a_page(
     )
     assert decayed["moments"][-1]["weight_norm"] < plain["moments"][-1]["weight_norm"]
     page = (out / "report.html").read_text()
-    assert "<script" not in page and "http" not in page.replace("http-equiv", "").replace(
-        "http://www.w3.org/2000/svg", ""
-    )
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert page.count("<svg") == 8
 
 
@@ -87,7 +86,8 @@ def test_with_weight_decay_one_it_generalises_and_without_it_does_not(tmp_path: 
     for decay, arm in arms.items():
         print(decay, arm.memorised_at, arm.generalised_at, arm.best_accuracy)
     memorised, understood = arms[1.0].memorised_at, arms[1.0].generalised_at
-    assert memorised is not None and understood is not None
+    assert memorised is not None
+    assert understood is not None
     assert understood > 2 * memorised
     assert arms[0.0].memorised_at is not None
     assert arms[0.0].best_accuracy < 0.7

@@ -35,7 +35,8 @@ def test_every_item_of_every_run_has_a_row_with_its_log_probability(ladder: Path
     rows = [json.loads(line) for line in (ladder / SCORES).read_text().splitlines()]
     assert len(rows) == 2 * (2 * 3 + 8 * 3)
     for row in rows:
-        assert row["score"] in (0, 1) and row["flops"] == FLOPS[row["run_id"]]
+        assert row["score"] in (0, 1)
+        assert row["flops"] == FLOPS[row["run_id"]]
         assert row["logprob"] <= 0
     items = ladder / "scores" / "a" / "items.jsonl"
     first = next(json.loads(line) for line in items.read_text().splitlines())

@@ -67,10 +67,12 @@ def test_big_benchs_numbers_by_hand() -> None:
     assert broken.linearity == pytest.approx(1.03 / math.sqrt((3 * 0.01**2 + 1) / 4))
     assert broken.breakthroughness == pytest.approx(103)
     falling = big_bench([0.8, 0.5, 0.2])
-    assert falling is not None and falling.linearity < 0
+    assert falling is not None
+    assert falling.linearity < 0
     assert big_bench([0.5, 0.5, 0.5]) is None
     stuck = big_bench([0.0, 0.0, 0.0, 1.0])
-    assert stuck is not None and stuck.breakthroughness is None
+    assert stuck is not None
+    assert stuck.breakthroughness is None
 
 
 def test_second_differences_of_a_square_are_constant() -> None:
@@ -82,8 +84,10 @@ def test_a_gain_that_comes_with_scale_is_placed_there() -> None:
     direct = np.full(9, 0.1)
     stepped = np.where(X < 0, 0.1, 0.1 + 0.6 * X)
     found = gain_over_scale(drawn(stepped, rng), drawn(direct, rng))
-    assert found.trend == "grows" and found.p < 1e-6
-    assert found.pays_from is not None and SCALE[4] <= found.pays_from <= SCALE[6]
+    assert found.trend == "grows"
+    assert found.p < 1e-6
+    assert found.pays_from is not None
+    assert SCALE[4] <= found.pays_from <= SCALE[6]
     assert len(found.gain) == 9
 
 

@@ -22,9 +22,7 @@ class GrokkingArguments(RecipeArguments):
 
 def run(args: list[str]) -> int:
     """Run `isoflop grokking RECIPE.toml -o DIR`; 1 if no arm generalised."""
-    arguments, recipe = parse_recipe_arguments(
-        GrokkingArguments, GrokkingRecipe, args, "grokking"
-    )
+    arguments, recipe = parse_recipe_arguments(GrokkingArguments, GrokkingRecipe, args, "grokking")
     from isoflop.core.artifact import write_atomic
     from isoflop.evaluation.grokking import run_grokking
     from isoflop.reporting.grokking_page import page

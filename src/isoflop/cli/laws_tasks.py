@@ -1,5 +1,4 @@
-"""`isoflop laws task` and `observe`: scores of tasks foretold; not for fitting their laws (laws_fit).
-"""
+"""`isoflop laws task` and `observe`: scores of tasks foretold; not for fitting laws (laws_fit)."""
 
 from __future__ import annotations
 
@@ -134,7 +133,9 @@ def observe(asked: ObserveArguments) -> int:
 
 
 def _said(score: Estimate) -> str:
-    return f"score {score.value:.3f}, between {score.low:.3f} and {score.high:.3f} ({score.level:.0%})"
+    return (
+        f"score {score.value:.3f}, between {score.low:.3f} and {score.high:.3f} ({score.level:.0%})"
+    )
 
 
 def _promised(path: Path | None, quantity: str, score: Estimate, basis: str) -> str | None:

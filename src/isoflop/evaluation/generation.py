@@ -19,7 +19,6 @@ from isoflop.evaluation.cache import RowCache
 from isoflop.evaluation.likelihood import FEWEST_ROWS, Ids, Subject
 from isoflop.models.generate import choose
 
-
 PROMPT_STEP = 16
 """Prompts are read at once up to a multiple of this, so that those of about one length share a
 batch; the rest is read a token at a time, beside what others write."""

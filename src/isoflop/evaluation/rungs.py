@@ -90,7 +90,9 @@ def _runs(ladder: Path) -> dict[str, dict[str, float]]:
         raise ArtifactError("the ladder has no table of runs", where=str(table))
     with open(table, encoding="utf-8", newline="") as file:
         found = {
-            row["run_id"]: {name: float(row[name]) for name in ("params", "tokens", "flops", "seed")}
+            row["run_id"]: {
+                name: float(row[name]) for name in ("params", "tokens", "flops", "seed")
+            }
             for row in csv.DictReader(file)
         }
     return dict(sorted(found.items(), key=lambda pair: (pair[1]["flops"], pair[0])))

@@ -112,10 +112,9 @@ def emergence(
     found = []
     for task, test in zip(tasks, tested, strict=True):
         if test is None:
-            verdict = _too_few(task)
+            found.append(_described(task, _too_few(task)))
         else:
-            verdict = _judge(test, next(corrected), alpha, rng)
-        found.append(_described(task, verdict))
+            found.append(_described(task, _judge(test, next(corrected), alpha, rng)))
     return tuple(found)
 
 
@@ -205,7 +204,8 @@ def _judge(test: _Tested, p_step: float, alpha: float, rng: np.random.Generator)
         task=task.name, verdict="smooth", reason="", p_step=p_step, step_at=at, step_size=size,
         continuous_step=line, explained=explained,
         foretold=None if foretold is None else tuple(map(float, foretold)),
-        band=None if foretold is None else _band(test, foretold), split_rungs=test.splits, curves=_rivals(test), power=power,
+        band=None if foretold is None else _band(test, foretold),
+        split_rungs=test.splits, curves=_rivals(test), power=power,
         scale=tuple(map(float, task.scale)), shares=tuple(map(float, test.shares)),
     )  # fmt: skip
     verdict, reason = _verdict(test, common, alpha)

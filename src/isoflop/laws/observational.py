@@ -157,7 +157,9 @@ def observe(
         logit, _, scatter = _foretold(placed, y, c, line, rows, at, chance)
         drawn.append(logit + scatter * rng.standard_normal())
     low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
-    ends = [_share(each, chance) for each in (value, min(float(low), value), max(float(high), value))]
+    ends = [
+        _share(each, chance) for each in (value, min(float(low), value), max(float(high), value))
+    ]
     return Observation(
         Estimate(*ends, level), tuple(capability.tolist()), int(told.sum()), found.explained,
         float(math.exp(at - c[own].max())),

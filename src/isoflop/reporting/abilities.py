@@ -38,7 +38,8 @@ def read_abilities(path: Path) -> dict[str, Any]:
     found = read_json(path)
     try:
         whole = all(key in found for key in _KEYS) and all(
-            run["flops"] > 0 and all(run["run_id"] in task["runs"] for task in found["tasks"].values())
+            run["flops"] > 0
+            and all(run["run_id"] in task["runs"] for task in found["tasks"].values())
             for run in found["runs"]
         )
     except (KeyError, TypeError, AttributeError):
@@ -63,9 +64,9 @@ def abilities(report: Report) -> Section | None:
     if shares:
         body += figure(
             partial(heat_map, runs, shares),
-            "<b>Every task on every run.</b> Runs from left to right by compute; the fuller a cell, "
-            "the further its score lies from chance towards 1. Grey cells are at chance: their "
-            "interval holds it, and they rank nothing.",
+            "<b>Every task on every run.</b> Runs from left to right by compute; the fuller a "
+            "cell, the further its score lies from chance towards 1. Grey cells are at chance: "
+            "their interval holds it, and they rank nothing.",
             height=58 + 26 * len(shares) + 40,
         )
     body += _verdicts(document)
@@ -85,8 +86,8 @@ def _verdicts(document: Mapping[str, Any]) -> str:
     said = "".join(_card(name, each) for name, each in found.items())
     return (
         "<h3>Does it emerge?</h3><p>Dots are shares of right answers over compute; the dashed line "
-        "and its band are what the log-probabilities foretell, where they are known; the bars below "
-        "are second differences, to be looked at and never the test.</p>"
+        "and its band are what the log-probabilities foretell, where they are known; the bars "
+        "below are second differences, to be looked at and never the test.</p>"
         f'<div class="verdicts">{said}</div>'
     )
 
@@ -96,7 +97,9 @@ def _card(name: str, found: Mapping[str, Any]) -> str:
     about = f" Over scale it is {trend['name']}." if trend and trend["name"] != "rising" else ""
     return (
         f'<article class="verdict"><h4>{text(name)}: <em>{text(found["verdict"])}</em></h4>'
-        + figure(partial(verdict_chart, name, found), text(found["reason"] + "." + about), height=210)
+        + figure(
+            partial(verdict_chart, name, found), text(found["reason"] + "." + about), height=210
+        )
         + "</article>"
     )
 

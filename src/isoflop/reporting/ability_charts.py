@@ -45,7 +45,9 @@ def heat_map(
         svg.words(canvas.width - 4, axis + 38, "training compute, FLOPs", "name", text_anchor="end")
     )
     above = sum(
-        task["runs"][run["run_id"]]["standing"] == "above" for task in tasks.values() for run in runs
+        task["runs"][run["run_id"]]["standing"] == "above"
+        for task in tasks.values()
+        for run in runs
     )
     return svg.picture(
         canvas.width, canvas.height, f"abilities-{canvas.name}", "Scores of tasks by run",
@@ -145,9 +147,7 @@ def gain_chart(name: str, gain: Mapping[str, Any], canvas: Canvas) -> str:
 def verdict_chart(name: str, found: Mapping[str, Any], canvas: Canvas) -> str:
     """Shares right by compute, what the log-probabilities foretell, and second differences."""
     scale, shares = found["scale"], found["shares"]
-    frame = frame_for(
-        canvas, scales.extent(scale, log=True, margin=0.05), (-0.25, 1.02), left=40
-    )
+    frame = frame_for(canvas, scales.extent(scale, log=True, margin=0.05), (-0.25, 1.02), left=40)
     ticks = [tick for tick in scales.linear_ticks(frame.y, 5) if tick.value >= -1e-9]
     parts = [
         frame.axes(
@@ -157,7 +157,9 @@ def verdict_chart(name: str, found: Mapping[str, Any], canvas: Canvas) -> str:
     ]  # fmt: skip
     if found["foretold"] is not None:
         band = found["band"]
-        parts.append(frame.area([(c, low, high) for c, (low, high) in zip(scale, band, strict=True)], "ct"))
+        parts.append(
+            frame.area([(c, low, high) for c, (low, high) in zip(scale, band, strict=True)], "ct")
+        )
         parts.append(frame.path(list(zip(scale, found["foretold"], strict=True)), "ct dashed"))
     if found["step_at"] is not None:
         low, high = (frame.x(each) for each in found["step_at"])

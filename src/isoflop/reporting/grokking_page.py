@@ -67,7 +67,10 @@ def _table(document: Document) -> str:
     rows = [
         [
             f"{arm['weight_decay']:g}",
-            *(f"{arm[key]:,}" if arm[key] else "never" for key in ("memorised_at", "generalised_at")),
+            *(
+                f"{arm[key]:,}" if arm[key] else "never"
+                for key in ("memorised_at", "generalised_at")
+            ),
             f"{arm['moments'][-1]['accuracy']:.1%}",
             f"{arm['moments'][-1]['weight_norm']:.1f}",
         ]
@@ -152,6 +155,6 @@ def _spectrum_chart(arms: Sequence[tuple[Mapping[str, Any], str]], canvas: Canva
         for arm, _ in arms
     )
     return svg.picture(
-        canvas.width, canvas.height, f"grok-spectrum-{canvas.name}", "Fourier energy of the embedding",
-        f"{said}.", "".join(parts),
+        canvas.width, canvas.height, f"grok-spectrum-{canvas.name}",
+        "Fourier energy of the embedding", f"{said}.", "".join(parts),
     )  # fmt: skip
