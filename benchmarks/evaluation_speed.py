@@ -11,6 +11,7 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import rustbpe
 
@@ -22,6 +23,8 @@ from isoflop.models.build import build_model
 from isoflop.models.config import DecoderConfig
 from isoflop.models.convert import save_model
 from isoflop.models.initialise import initialise
+
+OURS, THEIRS = "isoflop", "lm-eval, hf"
 
 
 def model_directory(folder: Path) -> Path:
@@ -42,12 +45,12 @@ def model_directory(folder: Path) -> Path:
     return folder / "model"
 
 
-def questions(n: int) -> list[tuple[str, list[str]]]:
-    """Word problems after two worked ones, with four numbers to choose among."""
+def questions(n: int, shots: int) -> list[tuple[str, list[str]]]:
+    """Word problems after some worked ones, with four numbers to choose among."""
     found = []
     for i in range(n):
         draw = random.Random(i)
-        shown = "".join(word_problem(1, draw.randrange(9000))[0] for _ in range(2))
+        shown = "".join(word_problem(1, draw.randrange(9000))[0] for _ in range(shots))
         asked, _, _ = word_problem(2, 2 * i)[0].partition("\nAnswer:")
         options = [f" The answer is {each}." for each in draw.sample(range(1, 60), 4)]
         found.append((f"{shown}{asked}\nAnswer:", options))
@@ -59,10 +62,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--shots", type=int, nargs="+", default=[0, 2, 5])
     parser.add_argument("--batch-size", type=int, default=32, help="the harness's")
     options = parser.parse_args()
     try:
-        from lm_eval.api.instance import Instance
         from lm_eval.models.huggingface import HFLM
 
         from isoflop.evaluation.harness import IsoflopLM
@@ -72,37 +75,48 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = model_directory(Path(folder))
         contestants = {
-            "isoflop": IsoflopLM(directory),
-            "lm-eval, hf": HFLM(
+            OURS: IsoflopLM(directory),
+            THEIRS: HFLM(
                 pretrained=str(directory), device="cpu", dtype="float32",
                 batch_size=options.batch_size,
             ),
         }  # fmt: skip
-        asked = questions(options.items)
-        requests = [
-            Instance("loglikelihood", {}, (context, option), i)
-            for i, (context, four) in enumerate(asked)
-            for option in four
-        ]
-        best: dict[str, float] = {}
-        answers: dict[str, list[float]] = {}
-        for _ in range(options.rounds):
-            for name, model in contestants.items():
-                began = time.process_time()
-                found = model.loglikelihood(requests, disable_tqdm=True)
-                seconds = time.process_time() - began
-                best[name] = min(best.get(name, seconds), seconds)
-                answers[name] = [logprob for logprob, _ in found]
-        for name, seconds in best.items():
-            print(f"{name:<12} {options.items / seconds:8.1f} items per CPU-second")
-        ours, theirs = answers.values()
-        apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-        chosen = [
-            [max(range(4), key=each[4 * i : 4 * i + 4].__getitem__) for i in range(options.items)]
-            for each in (ours, theirs)
-        ]
-        print(f"ratio {best['lm-eval, hf'] / best['isoflop']:.2f}; largest difference of a "
-              f"log-probability {apart:.1e}; same answers: {chosen[0] == chosen[1]}")  # fmt: skip
+        for shots in options.shots:
+            print(f"{shots} worked examples: {_turns(contestants, options, shots)}", flush=True)
+
+
+def _turns(contestants: dict[str, Any], options: argparse.Namespace, shots: int) -> str:
+    """Let both answer in turns; what came of it."""
+    from lm_eval.api.instance import Instance
+
+    requests = [
+        Instance("loglikelihood", {}, (context, option), i)
+        for i, (context, four) in enumerate(questions(options.items, shots))
+        for option in four
+    ]
+    best: dict[str, float] = {}
+    answers: dict[str, list[float]] = {}
+    for _ in range(options.rounds):
+        for name, model in contestants.items():
+            began = time.process_time()
+            found = model.loglikelihood(requests, disable_tqdm=True)
+            seconds = time.process_time() - began
+            best[name] = min(best.get(name, seconds), seconds)
+            answers[name] = [logprob for logprob, _ in found]
+    ours, theirs = answers.values()
+    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    chosen = [
+        [max(range(4), key=each[4 * i : 4 * i + 4].__getitem__) for i in range(options.items)]
+        for each in (ours, theirs)
+    ]
+    speeds = ", ".join(
+        f"{name} {options.items / seconds:.1f} items per CPU-second"
+        for name, seconds in best.items()
+    )
+    return (
+        f"{speeds}; ratio {best[THEIRS] / best[OURS]:.2f}; largest difference of a "
+        f"log-probability {apart:.1e}; same answers: {chosen[0] == chosen[1]}"
+    )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ class EvaluateArguments(Arguments):
     """Draws the generated items."""
     compare: Path | None = None
     """An earlier evaluation of another model on the same tasks: differences paired by item."""
+    encoder: Path | None = None
+    """An encoder's directory (architecture bert, trained here or imported), for BERTScore of the
+    task `texts`."""
     batch_tokens: int = 16_384
     """Tokens computed at once at most: less takes less memory. It changes no result."""
 
@@ -60,6 +63,7 @@ def run(args: list[str]) -> int:
         seed=arguments.seed,
         compare_with=arguments.compare,
         batch_tokens=arguments.batch_tokens,
+        encoder=arguments.encoder,
         progress=make_progress(arguments.json),
     )
     document: dict[str, Any] = {"model": arguments.model, "tasks": found.document()}

@@ -1,4 +1,4 @@
-"""`isoflop ladder`: parses, calls `planning.ladder.run_ladder`, prints."""
+"""`isoflop ladder`: parses, calls `planning.ladder.run_ladder`, has the runs scored, prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from isoflop.core.console import make_progress, print_result
 from isoflop.core.foresight import Foresight
 from isoflop.planning.ladder import RUNS, run_ladder
 from isoflop.planning.launchers import LOCAL
-from isoflop.planning.recipe import LadderRecipe
+from isoflop.planning.recipe import EvalConfig, LadderRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,18 @@ class LadderArguments(CostlyArguments):
 
     launcher: str = LOCAL
     """Where the runs are trained: local, or ray[:N or :ADDRESS]. The table is the same."""
+
+
+def check_tasks(asked: EvalConfig) -> None:
+    """Refuse tasks that cannot be run.
+
+    Raises:
+        RecipeError: One is unknown, or lacks its file.
+    """
+    if asked.tasks:
+        from isoflop.evaluation.evaluate import choose_tasks
+
+        choose_tasks(asked.tasks, asked.limit, asked.seed)
 
 
 def run(args: list[str]) -> int:
@@ -30,6 +42,7 @@ def run(args: list[str]) -> int:
 
         return foresee_ladder(recipe, arguments.out)
 
+    check_tasks(recipe.eval)  # before hours of training
     if not begins(arguments, arguments.plan, arguments.out, foretell):
         return 0
     ladder = run_ladder(recipe, arguments.out, make_progress(arguments.json), arguments.launcher)
@@ -45,5 +58,22 @@ def run(args: list[str]) -> int:
         f"next: isoflop laws fit {ladder.directory} -o law.json"
     )
     document = {"runs": rows, "table": str(table), "seconds": ladder.seconds}
+    if recipe.eval.tasks:
+        from isoflop.evaluation.rungs import ABILITIES, evaluate_rungs
+
+        asked = recipe.eval
+        scored = evaluate_rungs(
+            ladder.directory, asked.tasks, limit=asked.limit, seed=asked.seed, progress=progress
+        )
+        verdicts = {name: each["verdict"] for name, each in scored.document["emergence"].items()}
+        lines += [f"{name}: {verdict}" for name, verdict in verdicts.items()]
+        lines.append(
+            f"{scored.items}: every item of every run; "
+            f"next: isoflop report {ladder.directory} -o report.html"
+        )
+        document |= {
+            "scores": str(scored.items), "abilities": str(ladder.directory / ABILITIES),
+            "verdicts": verdicts,
+        }  # fmt: skip
     print_result(document, "\n".join(lines), arguments.json)
     return 0

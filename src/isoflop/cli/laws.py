@@ -20,6 +20,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "next": ("laws_score", "the run that would sharpen the forecast most"),
     "what-if": ("laws_explore", "a run with more or less of everything"),
     "serving": ("laws_explore", "the best size for a model that is to be served"),
+    "task": ("laws_tasks", "a task's score from size and horizon, by way of its loss"),
+    "observe": ("laws_tasks", "a task's score for a family, from many models' benchmarks"),
     "published": ("laws_published", "the literature's laws and models, and where each lies"),
 }
 """Word → its module in `isoflop.cli` and one line of help. A module has for each of its words, such

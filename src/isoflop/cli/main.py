@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("isoflop.cli.show", "what something is, where it came from, what to do with it"),
     "ledger": ("isoflop.cli.ledger", "promises made and how many held"),
     "eval": ("isoflop.cli.evaluate", "score a model on tasks, with intervals and chance"),
+    "grokking": ("isoflop.cli.grokking", "a sum memorised, then understood, by weight decay"),
     "chat": ("isoflop.cli.chat", "talk to a model"),
     "serve": ("isoflop.cli.serve", "a model behind OpenAI's API, with a page to talk to it"),
     "redteam": ("isoflop.cli.redteam", "attack the safety filter and count what passes"),

@@ -41,6 +41,7 @@ def evaluate(
     seed: int = 0,
     compare_with: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    encoder: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score a model on tasks.
@@ -53,6 +54,7 @@ def evaluate(
         seed: Draws the generated items.
         compare_with: A directory that an evaluation wrote; differences are paired by item.
         batch_tokens: Tokens computed at once at most; it changes no result.
+        encoder: An encoder's directory, for BERTScore of the task `texts`.
 
     Raises:
         RecipeError: A task is unknown, named twice, or lacks its file.
@@ -63,7 +65,7 @@ def evaluate(
         raise RecipeError("it must be at least 1", where="--limit")
     if batch_tokens < 1:
         raise RecipeError("it must be at least 1", where="--batch-tokens")
-    chosen = _chosen(tasks, limit, seed)
+    chosen = choose_tasks(tasks, limit, seed, None if encoder is None else Path(encoder))
     directory = Path(model)
     subject = open_subject(directory, batch_tokens)
     outcomes: dict[str, Outcome] = {}
@@ -90,7 +92,14 @@ def open_subject(directory: Path, batch_tokens: int = BATCH_TOKENS) -> Subject:
     return Subject(model.decoder, model.tokenizer, start, batch_tokens)
 
 
-def _chosen(tasks: Sequence[str], limit: int | None, seed: int) -> dict[str, tuple[Task, Settings]]:
+def choose_tasks(
+    tasks: Sequence[str], limit: int | None, seed: int, encoder: Path | None = None
+) -> dict[str, tuple[Task, Settings]]:
+    """The tasks of these names with their settings, by the keys of `results.json`.
+
+    Raises:
+        RecipeError: One is unknown, named twice, or lacks its file.
+    """
     chosen: dict[str, tuple[Task, Settings]] = {}
     if not tasks:
         raise RecipeError(
@@ -99,7 +108,7 @@ def _chosen(tasks: Sequence[str], limit: int | None, seed: int) -> dict[str, tup
     for word in tasks:
         name, _, path = word.partition("=")
         task = find_task(name)
-        settings = Settings(Path(path) if path else None, limit, seed)
+        settings = Settings(Path(path) if path else None, limit, seed, encoder)
         task.check(settings)
         if settings.path is not None and not settings.path.exists():
             raise RecipeError("no such file or directory", where=f"--tasks {name}={path}")

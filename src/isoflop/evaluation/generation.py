@@ -16,8 +16,12 @@ from torch import Tensor
 
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.evaluation.cache import RowCache
-from isoflop.evaluation.likelihood import FEWEST_ROWS, PREFIX_STEP, Ids, Subject
+from isoflop.evaluation.likelihood import FEWEST_ROWS, Ids, Subject
 from isoflop.models.generate import choose
+
+PROMPT_STEP = 16
+"""Prompts are read at once up to a multiple of this, so that those of about one length share a
+batch; the rest is read a token at a time, beside what others write."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class _Job:
     @property
     def prefix(self) -> int:
         """Leading ids of the prompt read at once; a function of the prompt alone."""
-        return max(1, (len(self.prompt) - 1) // PREFIX_STEP * PREFIX_STEP)
+        return max(1, (len(self.prompt) - 1) // PROMPT_STEP * PROMPT_STEP)
 
     def token(self, place: int) -> int:
         """The id at a place of prompt and text."""
@@ -133,7 +137,7 @@ def _batches(jobs: list[_Job], batch_tokens: int, most: int) -> Iterator[list[_J
     start = 0
     while start < len(ordered):
         prefix = ordered[start].prefix
-        size = max(FEWEST_ROWS, batch_tokens // (prefix + PREFIX_STEP + most))
+        size = max(FEWEST_ROWS, batch_tokens // (prefix + PROMPT_STEP + most))
         batch = [job for job in ordered[start : start + size] if job.prefix == prefix]
         yield batch
         start += len(batch)

@@ -30,6 +30,8 @@ class Settings:
     """Most items of each group; the task's own number when None."""
     seed: int = 0
     """Draws the generated items."""
+    encoder: Path | None = None
+    """An encoder's directory, for BERTScore."""
 
 
 @dataclass(frozen=True)

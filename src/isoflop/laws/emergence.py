@@ -12,6 +12,7 @@ Not for reading tables (`scores`), nor for losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -20,7 +21,8 @@ import numpy as np
 from scipy import stats
 
 from isoflop.laws.forms import Array
-from isoflop.laws.scores import TaskScores
+from isoflop.laws.score_trends import BigBench, Trend, big_bench, second_differences, trend_of
+from isoflop.laws.scores import TaskScores, seed_scatter
 from isoflop.laws.step_curves import Curves, curves_of, fit_curves
 from isoflop.laws.step_lines import LineStep, line_step
 
@@ -78,6 +80,14 @@ class Emergence:
     scale: tuple[float, ...]
     shares: tuple[float, ...]
     """Share of right answers of each rung, over seeds."""
+    band: tuple[tuple[float, float], ...] | None = None
+    """Of `foretold`: where 90 % of such rungs' shares lie, by items and seeds."""
+    trend: Trend | None = None
+    """Its direction; None with fewer than four rungs."""
+    big_bench: BigBench | None = None
+    """For comparison only."""
+    second_differences: tuple[float, ...] = ()
+    """Of the shares: to be looked at, never the test."""
 
     def to_dict(self) -> dict[str, Any]:
         """As the command line prints it."""
@@ -91,19 +101,31 @@ def emergence(
 
     Args:
         alpha: Probability of calling a step where there is none, over all tasks together.
-        draws: Simulations behind each probability.
+        draws: Simulations behind each probability; more where so many tasks need them, for no
+            probability is below 1 / (draws + 1) before Holm's rule multiplies it.
     """
     rng = np.random.default_rng(seed)
+    draws = max(draws, math.ceil(2 * len(tasks) / alpha))
     tested = [_Tested(task, draws, rng) if task.rungs >= FEWEST_RUNGS else None for task in tasks]
     holm = _holm([t.p_step for t in tested if t is not None])
     corrected = iter(holm)
     found = []
     for task, test in zip(tasks, tested, strict=True):
         if test is None:
-            found.append(_too_few(task))
+            found.append(_described(task, _too_few(task)))
         else:
-            found.append(_judge(test, next(corrected), alpha, rng))
+            found.append(_described(task, _judge(test, next(corrected), alpha, rng)))
     return tuple(found)
+
+
+def _described(task: TaskScores, verdict: Emergence) -> Emergence:
+    """With what is printed beside a verdict and decides nothing."""
+    return replace(
+        verdict,
+        trend=trend_of(task),
+        big_bench=big_bench(verdict.shares),
+        second_differences=second_differences(verdict.shares),
+    )
 
 
 class _Tested:
@@ -115,7 +137,7 @@ class _Tested:
         self.right, self.asked = task.right.sum(axis=1), task.asked.sum(axis=1)
         self.shares = self.right / self.asked
         self.splits = _splits(task)
-        self.dispersion = _dispersion(task)
+        self.dispersion = seed_scatter(task)
         rungs = task.rungs
         self.smooth = curves_of(self.shares, rungs, steps=False, chance=task.chance)
         self.stepped = curves_of(self.shares, rungs, steps=True, chance=task.chance)
@@ -182,6 +204,7 @@ def _judge(test: _Tested, p_step: float, alpha: float, rng: np.random.Generator)
         task=task.name, verdict="smooth", reason="", p_step=p_step, step_at=at, step_size=size,
         continuous_step=line, explained=explained,
         foretold=None if foretold is None else tuple(map(float, foretold)),
+        band=None if foretold is None else _band(test, foretold),
         split_rungs=test.splits, curves=_rivals(test), power=power,
         scale=tuple(map(float, task.scale)), shares=tuple(map(float, test.shares)),
     )  # fmt: skip
@@ -266,20 +289,6 @@ def _splits(task: TaskScores) -> int:
     return found
 
 
-def _dispersion(task: TaskScores) -> float:
-    """Scatter of the seeds of a rung over that of chance, at least 1 (Pearson)."""
-    total, freedom = 0.0, 0
-    for right, asked in zip(task.right, task.asked, strict=True):
-        there = asked > 0
-        share = right[there].sum() / asked[there].sum()
-        if there.sum() < 2 or not 0 < share < 1:
-            continue
-        expected = asked[there] * share
-        total += float((((right[there] - expected) ** 2) / (expected * (1 - share))).sum())
-        freedom += int(there.sum()) - 1
-    return max(1.0, total / freedom) if freedom else 1.0
-
-
 def _swap(test: _Tested) -> tuple[Array, float]:
     """The scores foretold from the continuous one, and how well they agree.
 
@@ -304,6 +313,13 @@ def _swap(test: _Tested) -> tuple[Array, float]:
     chi2 = ((test.right - test.asked * p) ** 2 / (test.asked * p * (1 - p) + 0.25)).sum()
     freedom = max(len(z) - 2, 1)
     return p, float(stats.chi2.sf(chi2 / test.dispersion, freedom))
+
+
+def _band(test: _Tested, foretold: Array) -> tuple[tuple[float, float], ...]:
+    """Where 90 % of the rungs' shares lie, were the foretold ones the truth."""
+    half = 1.645 * np.sqrt(foretold * (1 - foretold) / test.asked * test.dispersion)
+    low, high = np.clip(foretold - half, 0, 1), np.clip(foretold + half, 0, 1)
+    return tuple((float(a), float(b)) for a, b in zip(low, high, strict=True))
 
 
 def _rivals(test: _Tested) -> dict[str, dict[str, float]]:

@@ -152,3 +152,17 @@ def _task(
         name, np.array(scale), right, asked,
         logprob if whole else None, expected if whole and single else None, chance,
     )  # fmt: skip
+
+
+def seed_scatter(task: TaskScores) -> float:
+    """Scatter of the seeds of a rung over that of chance, at least 1 (Pearson)."""
+    total, freedom = 0.0, 0
+    for right, asked in zip(task.right, task.asked, strict=True):
+        there = asked > 0
+        share = right[there].sum() / asked[there].sum()
+        if there.sum() < 2 or not 0 < share < 1:
+            continue
+        expected = asked[there] * share
+        total += float((((right[there] - expected) ** 2) / (expected * (1 - share))).sum())
+        freedom += int(there.sum()) - 1
+    return max(1.0, total / freedom) if freedom else 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from isoflop.core.errors import RecipeError
@@ -315,9 +314,8 @@ def _scores(
         return scores
     from isoflop.laws.load import load_law
     from isoflop.laws.tasks import TaskLaw
+    from isoflop.laws.two_step import score_at
 
-    reach = NormalDist().inv_cdf(0.5 + promise.level / 2)
-    stderr = (promise.high - promise.low) / (2 * reach)
     for path in paths:
         law = load_law(path)
         if not isinstance(law, TaskLaw):
@@ -329,7 +327,7 @@ def _scores(
         if not law.supported:
             notes.append(f"no score for {path.stem}: {law.verdict}")
             continue
-        found = law.predict(promise.loss, promise.level, stderr)
+        found = score_at(promise, law)
         scores[path.stem] = Range(found.value, found.low, found.high)
     return scores
 

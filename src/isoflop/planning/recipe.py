@@ -47,6 +47,18 @@ class WidthRule:
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """What the finished runs are asked."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks as `isoflop eval` takes them, NAME or NAME=PATH; none when not given."""
+    limit: int | None = None
+    """Most items of each group of a task; all when not given."""
+    seed: int = 0
+    """Draws the generated items."""
+
+
+@dataclass(frozen=True)
 class LadderRecipe:
     """Many small runs that differ in size and horizon and in nothing else."""
 
@@ -66,6 +78,8 @@ class LadderRecipe:
     """Batches, seed and logging of every run; `tokens` comes from the rungs."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Bad batches and bad steps, in every run."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """What the runs can do, asked when all are trained."""
     processes: int | None = None
     """Runs side by side, each with its share of the cores; one per core (at most 8) if omitted:
     at these sizes two runs on one core each finish sooner than one run on two."""
@@ -82,6 +96,8 @@ class LadderRecipe:
             problems.append("data.mixture has a curriculum: runs of several horizons share a trunk")
         if not self.rungs:
             problems.append("rungs is empty")
+        if self.eval.limit is not None and self.eval.limit < 1:
+            problems.append(f"eval.limit = {self.eval.limit} must be at least 1")
         sizes = [(rung.d_model, rung.n_layers) for rung in self.rungs]
         for width, depth in sorted({size for size in sizes if sizes.count(size) > 1}):
             problems.append(f"two rungs are {width}x{depth}: give one of them all the horizons")

@@ -14,6 +14,7 @@ from isoflop.core.artifact import MANIFEST, read_json, read_manifest, sha256_fil
 from isoflop.core.errors import ArtifactError
 from isoflop.core.ledger import Promise
 from isoflop.reporting import lines
+from isoflop.reporting.abilities import read_abilities
 from isoflop.reporting.flight import flights
 from isoflop.reporting.foretell import foretell
 from isoflop.reporting.inventory.commands import made_by
@@ -77,6 +78,7 @@ def collect(paths: Sequence[Path]) -> Report:
         promises=promises,
         tallies=tallies,
         ledger_head=head,
+        abilities=None if found.abilities is None else read_abilities(found.abilities),
         samples=_samples(found, notes.append),
         cost=_cost(summary, rungs, target_cost),
         funnel=_funnel(found.funnel),

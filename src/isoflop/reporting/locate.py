@@ -24,6 +24,7 @@ class Found:
     ledgers: list[Path] = field(default_factory=list)
     law: Path | None = None
     funnel: Path | None = None
+    abilities: Path | None = None
     tables: list[Path] = field(default_factory=list)
     runs: list[tuple[Path, bool]] = field(default_factory=list)
     """Run directories and whether each is the target."""
@@ -86,6 +87,7 @@ def _look_at_directory(directory: Path, found: Found) -> bool:
         ("summary.json", "summary"),
         ("law.json", "law"),
         ("funnel.json", "funnel"),
+        ("abilities.json", "abilities"),
     ):
         if (directory / name).is_file():
             setattr(found, attribute, directory / name)

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from isoflop.reporting import (
+    abilities,
     alignment_section,
     comparison_section,
     compression_section,
@@ -48,6 +49,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     results.ladder,
     results.training,
     law_section.law,
+    abilities.abilities,
     results.ledger,
     alignment_section.alignment,
     compression_section.compression,

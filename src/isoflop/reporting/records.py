@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting.law_records import Fan, LawFigures
@@ -237,6 +238,8 @@ class Report:
     """How the promises of each level fared."""
     ledger_head: str = ""
     """Hash of the ledger's last line: proves later that nothing was cut off."""
+    abilities: dict[str, Any] | None = None
+    """What the ladder's runs can do: the document of `abilities.json`."""
     samples: tuple[Sample, ...] = ()
     cost: Cost | None = None
     funnel: Funnel | None = None

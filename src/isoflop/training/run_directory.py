@@ -38,10 +38,10 @@ _FREE = (
     "data.shards", "data.pairs", "data.set", "data.replay", "data.tokenizer", "model.path",
     "train.threads", "train.micro_batch_tokens", "train.device", "train.recompute",
     "train.activation_bytes", "train.compile", "train.native_kernels", "processes", "forecast.",
-    "parallel",
+    "parallel", "eval",
 )  # fmt: skip
 """What may differ when a run continues, by how the key begins: where the same shards lie now, what
-only changes speed (and with it the last bits), and what only watches."""
+only changes speed (and with it the last bits), and what only watches or asks the finished runs."""
 
 
 class Recipe(Protocol):

@@ -12,6 +12,7 @@ from isoflop.evaluation.tasks.code import code
 from isoflop.evaluation.tasks.instructions import instructions
 from isoflop.evaluation.tasks.minimal_pairs import minimal_pairs
 from isoflop.evaluation.tasks.reasoning import word_problems
+from isoflop.evaluation.tasks.texts import written_texts
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -54,6 +55,10 @@ TASKS: dict[str, Task] = {
         Task(
             "multiple_choice", "questions with lettered options: MMLU's or C-Eval's CSV, JSONL",
             multiple_choice, "needs a file",
+        ),
+        Task(
+            "texts", "texts beside references, JSONL: chrF, BLEU, ROUGE-L, BERTScore by --encoder",
+            written_texts, "needs a file",
         ),
     )
 }  # fmt: skip
