@@ -6,17 +6,18 @@ Not for the methods (`isoflop/compression`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.compression.recipe import CompressConfig, Method, StudentConfig
 from isoflop.core.console import make_progress, print_result
 
 if TYPE_CHECKING:
-    from isoflop.compression.compress import Compressed
+    from isoflop.compression.result import Compressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +27,14 @@ class CompressArguments(Arguments):
     model: Positional[Path]
     """A model directory."""
     out: OutPath
-    """The model directory to write, with ledger.jsonl and result.json beside the weights."""
+    """The model directory to write, with ledger.jsonl and result.json beside the weights; of drop
+    and distill a run's directory with the model in model/, continued by the same command."""
     data: Path
     """Text to calibrate, foretell and judge on: shards of the model's tokenizer, or a text file."""
-    method: Literal["int8", "int4", "gptq", "magnitude", "wanda"] = "int8"
+    method: Method = "int8"
     """int8, int4: round to nearest; gptq: round so that layers' outputs change least; magnitude,
-    wanda: set weights to zero."""
+    wanda: set weights to zero; drop: take out layers, heads or neurons and train what is left;
+    distill: train a smaller model to foretell as this one does."""
     bits: Literal[4, 8] = 4
     """Of gptq."""
     group: int = 32
@@ -42,12 +45,14 @@ class CompressArguments(Arguments):
     """Which they may remove: any of a row, or two of every four neighbours."""
     tokens: int = 16_384
     """Tokens to calibrate on, to foretell with and to judge on, each at most."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The smaller model of drop and distill."""
 
 
 def run(args: list[str]) -> int:
     """Run the command; 1 if the loss measured lies outside the interval promised."""
     arguments = parse_arguments(CompressArguments, args, "compress")
-    from isoflop.compression.compress import CompressConfig, compress
+    from isoflop.compression.compress import compress
 
     config = CompressConfig(
         method=arguments.method,
@@ -56,6 +61,7 @@ def run(args: list[str]) -> int:
         sparsity=arguments.sparsity,
         pattern=arguments.pattern,
         tokens=arguments.tokens,
+        student=arguments.student,
     )
     progress = make_progress(arguments.json)
     found = compress(arguments.model, arguments.data, arguments.out, config, progress)
