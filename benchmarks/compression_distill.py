@@ -1,9 +1,9 @@
 """Does a student that learns from a teacher beat the same student alone, at equal tokens?
 
-    python benchmarks/compression_distill.py OUT [--seeds 3]
+    python benchmarks/compression_distill.py DEMO OUT [--seeds 3]
 
-Builds the demo's corpus with a vocabulary of 512 in OUT (as benchmarks/objectives.py does), trains
-a teacher, and then, for every seed, the same student of half the width twice by `isoflop compress
+DEMO is the folder of a finished `isoflop demo`, whose model is the teacher and whose shards are the
+text. For every seed the same student of half the width is trained twice by `isoflop compress
 --method distill`: with the teacher's distributions as half of its loss, and with the text alone
 (student.teacher-weight 0). Weights at the start, text, order and rate are the same; what differs
 is the loss. Prints bits per byte on held-out text and the difference over the seeds with a 90 %
@@ -17,31 +17,14 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-from objectives import prepare
 from scipy import stats
 
 from isoflop.compression.compress import compress
 from isoflop.compression.recipe import CompressConfig, StudentConfig
 from isoflop.compression.result import Compressed
 from isoflop.core.console import make_progress
-from isoflop.models.recipe import ModelConfig
-from isoflop.training.optimizer_recipe import OptimizerConfig
-from isoflop.training.pretrain import train
-from isoflop.training.recipe import DataConfig, TrainConfig, TrainRecipe
 
 LEVEL = 0.9
-
-
-def teacher_recipe(out: Path, tokens: int) -> TrainRecipe:
-    return TrainRecipe(
-        data=DataConfig(shards=out / "shards"),
-        model=ModelConfig(d_model=128, n_layers=3),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_tokens=100_000),
-        train=TrainConfig(
-            tokens=tokens, seq_len=128, global_batch_tokens=2048, micro_batch_tokens=2048,
-            threads=1, tensorboard=False,
-        ),
-    )  # fmt: skip
 
 
 def row(name: str, found: Compressed) -> str:
@@ -56,16 +39,13 @@ def row(name: str, found: Compressed) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("demo", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--teacher-tokens", type=int, default=6_000_000)
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--hidden-weight", type=float, default=0.0)
     asked = parser.parse_args()
-    out: Path = asked.out
-    prepare(out)
-    train(teacher_recipe(out, asked.teacher_tokens), out / "teacher", make_progress(True))
     base = StudentConfig(
         tokens=asked.tokens, temperature=asked.temperature, hidden_weight=asked.hidden_weight
     )
@@ -78,8 +58,9 @@ def main() -> None:
         for name, weight in (("alone", 0.0), ("distilled", base.teacher_weight)):
             student = replace(base, seed=seed, teacher_weight=weight)
             config = CompressConfig("distill", tokens=65_536, student=student)
-            place = out / f"{name}-{seed}"
-            model, shards = out / "teacher" / "model", out / "shards"
+            model, shards, place = (
+                asked.demo / "model", asked.demo / "shards", asked.out / f"{name}-{seed}",
+            )  # fmt: skip
             by_loss[name] = found = compress(model, shards, place, config, make_progress(True))
             print(row(f"{name}, seed {seed}", found), flush=True)
         gain = {name: found.measured.bits_per_byte for name, found in by_loss.items()}
