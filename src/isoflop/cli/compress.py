@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.compression.recipe import CompressConfig, Method, StudentConfig
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from isoflop.compression.result import Compressed
@@ -34,7 +36,7 @@ class CompressArguments(Arguments):
     method: Method = "int8"
     """int8, int4: round to nearest; gptq: round so that layers' outputs change least; magnitude,
     wanda: set weights to zero; drop: take out layers, heads or neurons and train what is left;
-    distill: train a smaller model to foretell as this one does."""
+    distill: train a smaller model to foretell as this one does; average: the mean with --others."""
     bits: Literal[4, 8] = 4
     """Of gptq."""
     group: int = 32
@@ -45,6 +47,12 @@ class CompressArguments(Arguments):
     """Which they may remove: any of a row, or two of every four neighbours."""
     tokens: int = 16_384
     """Tokens to calibrate on, to foretell with and to judge on, each at most."""
+    beside: tuple[Path, ...] = ()
+    """With --plot: other directories that this command made of the same model, to be drawn too."""
+    plot: PlotFile = None
+    """Draw the full model, this one and those beside by size and loss, light and dark."""
+    others: tuple[Path, ...] = ()
+    """Of average: models of the same shape, such as other checkpoints, to average with this."""
     student: StudentConfig = field(default_factory=StudentConfig)
     """The smaller model of drop and distill."""
 
@@ -62,9 +70,18 @@ def run(args: list[str]) -> int:
         pattern=arguments.pattern,
         tokens=arguments.tokens,
         student=arguments.student,
+        others=arguments.others,
     )
+    check_plot(arguments.plot)
+    if arguments.beside and arguments.plot is None:
+        raise RecipeError("--beside is for --plot", where="compress", fix="Add --plot FILE.svg")
     progress = make_progress(arguments.json)
     found = compress(arguments.model, arguments.data, arguments.out, config, progress)
+    if arguments.plot is not None:
+        from isoflop.reporting.pareto import plot_pareto, points_of
+
+        points = points_of([arguments.out, *arguments.beside])
+        save_plot(arguments.plot, "compressed models", lambda: plot_pareto(points))
     document = {**found.document(), "path": str(arguments.out)}
     print_result(document, "\n".join(page(found)), arguments.json)
     return 0 if found.promises[0].held else 1
@@ -88,4 +105,5 @@ def page(found: Compressed) -> Iterator[str]:
     )
     yield f"KL to the full model {measured.kl:.3g} nats per token; {measured.flipped:.2%} flipped"
     yield f"weights {found.bytes_full:,} -> {found.bytes:,} bytes"
-    yield f"{found.path}"
+    inner = found.path / "model"
+    yield f"model: {inner if inner.is_dir() else found.path}"

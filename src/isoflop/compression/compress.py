@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from isoflop.compression.average import averaged
 from isoflop.compression.gptq import gptq_decoder
 from isoflop.compression.measure import generation_speeds, measure
 from isoflop.compression.prune import prune_decoder
@@ -27,6 +28,7 @@ from isoflop.core.artifact import build_directory, write_atomic, write_json, wri
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.hardware import machine
 from isoflop.core.ledger import LEDGER, Ledger
+from isoflop.core.recipe import to_dict
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.loading import load
 from isoflop.models.card import CARD, model_card
@@ -98,10 +100,10 @@ def compress(
             tokens_per_second_full=statistics.median(speeds),
             tokens_per_second=speed,
         )
-        inputs = (model, data)
+        inputs = (model, data, *config.others)
         title = f"{model.resolve().name}, {config.method}"
         write_atomic(aside / CARD, model_card(title, decoder.config, inputs, facts(result)))
-        write_json(aside / RESULT, {"config": asdict(config), **result.document()})
+        write_json(aside / RESULT, {"config": to_dict(config), **result.document()})
         write_manifest(aside, kind="model", config=written, machine=machine(), inputs=inputs)
     return result
 
@@ -111,6 +113,8 @@ def _bits(config: CompressConfig) -> int:
 
 
 def _apply(decoder: Decoder, texts: Texts, config: CompressConfig, *, sequential: bool) -> _Work:
+    if config.method == "average":
+        return _Work({}, averaged(decoder, config.others))
     if not config.packs:
         score: Score = "wanda" if config.method == "wanda" else "magnitude"
         values = prune_decoder(decoder, score, config.sparsity, config.pattern, texts.calibration)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from isoflop.core.errors import RecipeError
 
-Method: TypeAlias = Literal["int8", "int4", "gptq", "magnitude", "wanda", "drop", "distill"]
+Method: TypeAlias = Literal[
+    "int8", "int4", "gptq", "magnitude", "wanda", "drop", "distill", "average"
+]
 METHODS: tuple[str, ...] = get_args(Method)
 Score: TypeAlias = Literal["magnitude", "wanda"]
 Pattern: TypeAlias = Literal["unstructured", "2:4"]
@@ -115,6 +118,8 @@ class CompressConfig:
     """Tokens to calibrate on, to probe and to judge, each."""
     student: StudentConfig = field(default_factory=StudentConfig)
     """Of `drop` and `distill`."""
+    others: tuple[Path, ...] = ()
+    """Of `average`: models of the same shape."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -130,6 +135,8 @@ class CompressConfig:
             problems.append("2:4 removes half of the weights: sparsity = 0.5")
         if self.tokens < 1:
             problems.append(f"tokens = {self.tokens} must be at least 1")
+        if (self.method == "average") != bool(self.others):
+            problems.append("average and others go together")
         if self.trains:
             problems += self.student.problems(self.method)
         if problems:

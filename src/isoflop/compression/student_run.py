@@ -34,6 +34,7 @@ from isoflop.compression.texts import Texts
 from isoflop.core.artifact import (
     MANIFEST,
     build_directory,
+    read_json,
     write_atomic,
     write_json,
     write_manifest,
@@ -42,6 +43,7 @@ from isoflop.core.console import Progress
 from isoflop.core.hardware import machine
 from isoflop.core.ledger import LEDGER, Ledger
 from isoflop.core.lock import locked
+from isoflop.core.recipe import to_dict
 from isoflop.models.card import CARD, model_card
 from isoflop.models.convert import write_variant
 from isoflop.models.decoder import Decoder
@@ -68,7 +70,7 @@ def compress_by_training(
         RecipeError: The shape asked for cannot be.
     """
     start = make_student(teacher, config, texts)
-    resolved = asdict(config)
+    resolved = to_dict(config)
     with locked(out):
         claim_for(out, resolved, [model, data], "the model or the text is another", "compression")
         if (out / RESULT).exists():
@@ -96,8 +98,6 @@ def _work(
     speeds_full = generation_speeds(teacher, texts.held_out, BURSTS)
     begun = out / PROMISED
     if begun.exists():
-        from isoflop.core.artifact import read_json
-
         kept = read_json(begun)
         outlook, ids = Outlook(**kept["foretold"]), kept["ids"]
     else:
@@ -143,5 +143,5 @@ def _work(
             aside, kind="model", config=written, machine=machine(), inputs=inputs,
             seed=student.seed,
         )  # fmt: skip
-    write_json(out / RESULT, {"config": asdict(config), **result.document()})
+    write_json(out / RESULT, {"config": to_dict(config), **result.document()})
     return result
