@@ -67,7 +67,7 @@ def test_a_student_is_promised_trained_and_found_again(
     ]  # fmt: skip
     assert all(p.settled for p in promises)
     assert promises[1].held
-    assert document["foretold"]["tokens"] == [128, 256, 512]
+    assert document["foretold"]["tokens"] == [256, 512, 1024]
     assert not (out / "pilots").exists()
     assert "- model model" in (out / "model" / "README.md").read_text()
     # The finished run is read, not made again, and another recipe is refused.
@@ -94,7 +94,7 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_bits(
         loss, calls = real(*args), itertools.count(1)
 
         def seen(*given: Any) -> Any:
-            if next(calls) == 30:
+            if next(calls) == 45:
                 os.kill(os.getpid(), signal.SIGTERM)
             return loss(*given)
 

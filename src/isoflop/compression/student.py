@@ -39,12 +39,12 @@ from isoflop.training.pretrain import held_out_scores
 from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.step import Task
 
-PILOTS = (32, 16, 8)
+PILOTS = (16, 8, 4)
 """Pilots are whole runs of this part of the steps each."""
-SHRINKS, TYPICAL = (0.4, 1.0), 0.7
+SHRINKS, TYPICAL = (0.4, 1.25), 0.7
 """What doubling the text brings, relative to the doubling before: the range that the interval
 allows, and what the pilots' own ratio is averaged with. Of a power law with an exponent β it is
-2^-β: 0.7 at β = 0.5."""
+2^-β: 0.7 at β = 0.5; early in a training it is above 1."""
 WARMUP, DECAY = 0.05, 0.2
 ROWS = 16
 """Windows per forward and backward pass."""
@@ -227,8 +227,8 @@ def foretell_student(
     directory: Path,
     progress: Progress,
 ) -> Outlook:
-    """Foretell the student's loss from runs over a 32nd, a 16th and an 8th of the text, each whole
-    with its own warm-up and decay, in directories below `directory`."""
+    """Foretell the student's loss from runs over a 16th, an 8th and a quarter of the text, each
+    whole with its own warm-up and decay, in directories below `directory`."""
     base = window_losses(teacher, texts.probe)
     per_window: list[npt.NDArray[np.float64]] = []
     for part in PILOTS:
