@@ -34,13 +34,11 @@ from isoflop.serving.protocol import (
 )
 from isoflop.serving.reading import check_model
 from isoflop.serving.refusals import Refusal, from_validation
-from isoflop.serving.request import Request as EngineRequest
 from isoflop.serving.service import Service
-from isoflop.serving.worker import Answers, Busy, EngineGone
+from isoflop.serving.worker import Answers, EngineGone
 from isoflop.version import __version__
 
 T = TypeVar("T")
-RETRY_SECONDS = 1
 PAGE = Path(__file__).with_name("web") / "chat.html"
 
 
@@ -85,7 +83,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Continue texts."""
         asked = reading.completion_requests(service, body)
         _refuse_unsafe(service, [service.vocabulary.decode(one.prompt) for one in asked])
-        answers = _submit(service, asked)
+        answers = reading.submit(service, asked)
         if body.stream:
             return _events(completions.stream(service, body, asked, answers))
         reply = completions.whole(service, body, asked, answers)
@@ -96,7 +94,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Answer a conversation."""
         _refuse_unsafe(service, [reading.plain_message(each)["content"] for each in body.messages])
         asked = reading.chat_request(service, body)
-        answers = _submit(service, [asked])
+        answers = reading.submit(service, [asked])
         if body.stream:
             return _events(chat.stream(service, body, asked, answers))
         reply = chat.whole(service, body, asked, answers)
@@ -106,7 +104,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def embed(body: EmbeddingBody, request: Request) -> Response:
         """The mean of a text's final states, of length one."""
         asked = reading.embedding_requests(service, body)
-        answers = _submit(service, asked)
+        answers = reading.submit(service, asked)
         found = await _unless_gone(request, answers, gather(service, answers))
         vectors = [one.last.embedding or () for (one,) in found if one.last is not None]
         as_text = body.encoding_format == "base64"
@@ -210,15 +208,6 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE, media_type="text/html; charset=utf-8")
-
-
-def _submit(service: Service, asked: list[EngineRequest]) -> Answers:
-    try:
-        return service.worker.submit(asked)
-    except Busy as error:
-        raise Refusal(
-            429, f"The server is busy: {error}", code="queue_full", retry_after=RETRY_SECONDS
-        ) from None
 
 
 def _refuse_unsafe(service: Service, texts: list[str]) -> None:
