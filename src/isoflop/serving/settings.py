@@ -75,4 +75,6 @@ class Settings:
     """File that notes what the safety filter did, by hashes of the texts."""
     feedback: Path | None = None
     """SQLite file for people's ratings, choices and edits; without one there is no `/feedback`."""
+    ledger: Path | None = None
+    """Ledger for what answers are foretold to cost, and cost."""
     engine: EngineConfig = field(default_factory=EngineConfig)
