@@ -3,12 +3,12 @@
     python benchmarks/serving_load.py MODEL [--minutes 5] [--clients 64]
 
 Starts `isoflop serve MODEL` as a process of its own and lets clients stream from it at once, each
-again and again: of ten visits about six read to the end, two leave midway, one reads slowly, and one
-sends a body that is too large. Answers read to the end are compared with those that the same prompts
-and seeds got alone, before. Prints what was lost or crossed, the memory held after, the server's
-resident memory over time, the median and 99th percentile of the time between tokens of fast readers,
-and the server's promises beside what it measured. Exits with 1 where something is lost, crossed or
-kept. Linux only. Not for how fast one client is served (serving_speed.py).
+again and again: of ten visits about six read to the end, two leave midway, one reads slowly, and
+one sends a body that is too large. Answers read to the end are compared with those that the same
+prompts and seeds got alone, before. Prints what was lost or crossed, the memory held after, the
+server's resident memory over time, the median and 99th percentile of the time between tokens of
+fast readers, and the server's promises beside what it measured. Exits with 1 where something is
+lost, crossed or kept. Linux only. Not for how fast one client is served (serving_speed.py).
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def main() -> int:
             raise RuntimeError("no stdout")
         try:
             said = ""
-            while not said.rstrip().endswith("}"):
+            while not said.endswith("\n}\n"):  # the one document, indented
                 said += process.stdout.readline()
             address = json.loads(said)["address"]
             host, port = address.removeprefix("http://").split(":")
@@ -242,10 +242,9 @@ def main() -> int:
         for promise in Ledger(ledger).read():
             outcome = "not seen" if promise.outcome is None else f"{promise.outcome:.4g}"
             verdict = {True: ", held", False: ", broken", None: ""}[promise.held]
-            print(
-                f"| {promise.quantity}, {promise.unit} | {promise.value:.4g} | {promise.low:.4g} to "
-                f"{promise.high:.4g} | {outcome}{verdict} |"
-            )
+            interval = f"{promise.low:.4g} to {promise.high:.4g}"
+            what = f"{promise.quantity}, {promise.unit}"
+            print(f"| {what} | {promise.value:.4g} | {interval} | {outcome}{verdict} |")
     return 1 if seen.wrong or any(held.values()) or code else 0
 
 

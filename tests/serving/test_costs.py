@@ -14,8 +14,9 @@ from isoflop.models.decoder import Decoder
 from isoflop.serving.costs import FEWEST, Cost, Promises, lines, measure_costs
 from isoflop.serving.engine import Engine
 from isoflop.serving.settings import EngineConfig
+from isoflop.serving.worker import Worker
 
-COSTS = (Cost(1, 0.5, 0.125, 8.0, 0.5), Cost(8, 1.0, 0.25, 32.0, 0.5))
+COSTS = (Cost(1, 0.5, 0.125, 8.0), Cost(8, 1.0, 0.25, 32.0))
 Serving = Callable[..., AbstractContextManager[Any]]
 
 
@@ -24,11 +25,12 @@ def test_every_load_the_engine_takes_is_measured_and_nothing_is_left_behind(
     decoder_of: Callable[..., Decoder], most: int, loads: list[int]
 ) -> None:
     engine = Engine(decoder_of(), [b"a"] * 97, EngineConfig(most_running=most))
-    costs = measure_costs(engine)
+    worker = Worker(engine, 256)
+    costs = measure_costs(worker)
+    worker.close()
     assert [cost.load for cost in costs] == loads
     for cost in costs:
         assert cost.tokens_per_second == pytest.approx(cost.load / cost.between_seconds)
-        assert 0 < cost.low <= 1
     load = engine.load()
     assert (load.running, load.waiting, load.blocks_held) == (0, 0, 0)
     assert not engine.busy
@@ -38,8 +40,9 @@ def test_every_load_the_engine_takes_is_measured_and_nothing_is_left_behind(
 def test_a_model_too_short_to_measure_is_promised_nothing(
     decoder_of: Callable[..., Decoder],
 ) -> None:
-    engine = Engine(decoder_of(max_seq_len=16), [b"a"] * 97)
-    assert measure_costs(engine) == ()
+    worker = Worker(Engine(decoder_of(max_seq_len=16), [b"a"] * 97), 256)
+    assert measure_costs(worker) == ()
+    worker.close()
     Promises(()).note(1, 1, 0.1, None)
     assert list(lines(())) == []
 

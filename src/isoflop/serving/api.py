@@ -39,6 +39,8 @@ from isoflop.serving.worker import Answers, EngineGone
 from isoflop.version import __version__
 
 T = TypeVar("T")
+NOT_ENABLED = "not_enabled"
+"""Why a route is not there: its operator has not switched it on."""
 PAGE = Path(__file__).with_name("web") / "chat.html"
 
 
@@ -124,7 +126,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def moderate(body: ModerationBody) -> dict[str, Any]:
         """What the safety filter makes of texts."""
         if service.safety is None:
-            raise Refusal(501, "This server filters nothing: it was started with --safety off")
+            raise Refusal(
+                404,
+                "This server filters nothing: it was started with --safety off",
+                code=NOT_ENABLED,
+            )
         texts = [body.input] if isinstance(body.input, str) else body.input
         results = [service.safety.moderation(text) for text in texts]
         return {"id": "modr-isoflop", "model": "isoflop-safety", "results": results}
@@ -197,7 +203,11 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     async def feedback(body: FeedbackBody) -> dict[str, Any]:
         """Keep what a person thinks of an answer."""
         if service.feedback is None:
-            raise Refusal(501, "This server keeps no feedback: start it with --feedback FILE")
+            raise Refusal(
+                404,
+                "This server keeps no feedback: start it with --feedback FILE",
+                code=NOT_ENABLED,
+            )
         if body.rating is None and body.rejected is None and body.edited is None:
             raise Refusal(400, "give a rating, a rejected answer or an edit", param="rating")
         number = service.feedback.add(

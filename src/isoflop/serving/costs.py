@@ -5,6 +5,7 @@ Not for the counts of what was done (`metrics.py`) nor for how many may wait (`w
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import threading
 import time
@@ -15,20 +16,21 @@ from pathlib import Path
 import numpy as np
 
 from isoflop.core.ledger import Ledger
-from isoflop.serving.engine import Engine
-from isoflop.serving.request import Output, Request
+from isoflop.serving.replies import event
+from isoflop.serving.request import Request
 from isoflop.serving.sampler import Sampling
+from isoflop.serving.worker import Worker
 
 LOADS = (1, 8, 32)
 """Answers under way at once that promises are made for."""
 PROMPT = 64
-"""Tokens of the prompt that the time to first token is promised for."""
-STEPS = 12
-"""Steps measured at each load."""
+"""Tokens of the prompts that promises are made for."""
+TOKENS = 24
+"""Tokens of the answers measured."""
 LEVEL = 0.9
-SLOWER = 3.0
-"""The interval's upper end, over the median: replies have to be written too, clients come in
-bursts, and the machine has other work."""
+FASTER, SLOWER = 0.5, 3.0
+"""The interval's ends over the value: clients and other work share the machine, and texts that
+repeat themselves are guessed ahead."""
 FEWEST = 20
 """Pieces seen before a promise is settled."""
 
@@ -40,13 +42,11 @@ class Cost:
     load: int
     """Answers under way at once."""
     first_seconds: float
-    """From a request with a prompt of `PROMPT` tokens to its first token, the others going on."""
+    """From requests that come together, with prompts of `PROMPT` tokens, to their first tokens."""
     between_seconds: float
     """Between two tokens of one answer."""
     tokens_per_second: float
     """Of all answers together."""
-    low: float
-    """The share of the typical time that the fastest step took."""
 
     def value(self, name: str) -> float:
         """`time_to_first_token`, `inter_token_latency` or `throughput`."""
@@ -57,71 +57,47 @@ class Cost:
         return found[name]
 
 
-def measure_costs(engine: Engine) -> tuple[Cost, ...]:
-    """Time steps of the engine at every load that it takes on, with prompts drawn at random.
+def measure_costs(worker: Worker) -> tuple[Cost, ...]:
+    """Ask an idle worker as many questions at once as each load says, with prompts drawn at random,
+    and time the pieces of the answers as they reach a reader that writes them as events.
 
-    A step's time at a load is the median; the time to first token adds the steps that read a prompt
-    while the others go on.
+    Not to be called from within an event loop.
     """
+    engine = worker.engine
     most = min(engine.config.most_running, LOADS[-1])
-    loads = sorted({min(load, most) for load in LOADS})
-    room = engine.max_seq_len - STEPS - 4
-    n_prompt = max(1, min(PROMPT, room))
+    n_prompt = min(PROMPT, engine.max_seq_len - TOKENS)
+    if n_prompt < 1:
+        return ()
     draw = np.random.default_rng(0)
     found = []
-    for load in loads:
-        if room < 1:
-            return ()
-        firsts, steps = _timed(engine, load, n_prompt, draw)
-        between = statistics.median(steps)
-        found.append(
-            Cost(
-                load=load,
-                first_seconds=statistics.median(firsts),
-                between_seconds=between,
-                tokens_per_second=load / between,
-                low=min(steps) / between,
-            )
-        )
+    for load in sorted({min(load, most) for load in LOADS}):
+        prompts = draw.integers(0, engine.vocab_size, (load, n_prompt)).tolist()
+        firsts, between = asyncio.run(_timed(worker, prompts))
+        mean = statistics.mean(between or firsts)
+        found.append(Cost(load, statistics.mean(firsts), mean, load / mean))
     return tuple(found)
 
 
-def _timed(
-    engine: Engine, load: int, n_prompt: int, draw: np.random.Generator
-) -> tuple[list[float], list[float]]:
-    """Seconds to the first token of one more answer among others, and of steps with all of them."""
-    counts: dict[int, int] = {}
+async def _timed(worker: Worker, prompts: list[list[int]]) -> tuple[list[float], list[float]]:
+    """Seconds to the first piece of each answer, and of each token after it."""
+    firsts: list[float] = []
+    between: list[float] = []
 
-    def begin(number: int, length: int) -> int:
-        def sink(output: Output) -> None:
-            counts[number] = output.n_new
-
-        prompt = tuple(int(x) for x in draw.integers(0, engine.vocab_size, length))
+    async def ask(number: int, prompt: list[int]) -> None:
         # Sampled, so that guesses from the text are as rare as they are in most answers.
-        wanted = Request(prompt, STEPS + 3, Sampling(temperature=1.0, seed=number))
-        return engine.add(wanted, sink)
+        sampling = Sampling(temperature=1.0, seed=number)
+        last, known = time.perf_counter(), 0
+        async for _, output in worker.submit([Request(tuple(prompt), TOKENS, sampling)]):
+            event({"choices": [{"index": 0, "text": output.text}]})
+            now = time.perf_counter()
+            if not known:
+                firsts.append(now - last)
+            elif output.n_new > known:
+                between.extend([(now - last) / (output.n_new - known)] * (output.n_new - known))
+            last, known = now, output.n_new
 
-    numbers = [begin(number, 1) for number in range(load - 1)]
-    while len(counts) < load - 1:
-        engine.step()
-    began = time.perf_counter()
-    numbers.append(begin(load - 1, n_prompt))
-    while load - 1 not in counts:
-        engine.step()
-    first = time.perf_counter() - began
-    steps = []
-    for _ in range(STEPS - load // 8):
-        before = sum(counts.values())
-        began = time.perf_counter()
-        if not engine.step():
-            break
-        seconds = time.perf_counter() - began
-        told = sum(counts.values()) - before
-        if told:
-            steps.append(seconds * load / told)
-    for number in numbers:
-        engine.cancel(number)
-    return [first], steps or [first]
+    await asyncio.gather(*(ask(number, prompt) for number, prompt in enumerate(prompts)))
+    return firsts, between
 
 
 @dataclass
@@ -159,10 +135,10 @@ class Promises:
             return
         ledger = Ledger(self.path)
         for cost in self.costs:
-            basis = f"steps of the engine with {cost.load} answers under way, before serving"
+            basis = f"{cost.load} answers at once to prompts of {PROMPT} tokens, before serving"
             for name in ("time_to_first_token", "inter_token_latency", "throughput"):
                 value, rate = cost.value(name), name == "throughput"
-                low, high = (1 / SLOWER, 1 / cost.low) if rate else (cost.low, SLOWER)
+                low, high = (1 / SLOWER, 1 / FASTER) if rate else (FASTER, SLOWER)
                 self._ids[name, cost.load] = ledger.promise(
                     f"{name} at load {cost.load}", "tokens/s" if rate else "seconds", value,
                     value * low, value * high, LEVEL, basis,

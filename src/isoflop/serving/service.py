@@ -90,7 +90,8 @@ def open_service(directory: Path, settings: Settings) -> Service:
     feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
     safety = open_filter(settings.safety, settings.safety_lists, settings.audit)
     engine = Engine(model.decoder, vocabulary.bytes_of, settings.engine)
-    promises = Promises(measure_costs(engine), settings.ledger)
+    worker = Worker(engine, settings.most_waiting)
+    promises = Promises(measure_costs(worker), settings.ledger)
     promises.write()
     name = settings.name or _name_of(directory)
     return Service(
@@ -100,7 +101,7 @@ def open_service(directory: Path, settings: Settings) -> Service:
         settings=settings,
         vocabulary=vocabulary,
         template=template,
-        worker=Worker(engine, settings.most_waiting),
+        worker=worker,
         metrics=Metrics(engine, name, promises),
         end_ids=_end_ids(directory, model.tokenizer.eos_id),
         trie=TokenTrie(vocabulary.bytes_of),
