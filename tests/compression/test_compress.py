@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 import isoflop
 from isoflop.cli.main import main
+from isoflop.compression.average import averaged
 from isoflop.compression.measure import measure, window_losses
 from isoflop.compression.prune import keep_mask, prune_decoder, zero_share
 from isoflop.compression.quantize import plan_bits, quantize_decoder
@@ -21,7 +23,8 @@ from isoflop.core.ledger import Ledger
 from isoflop.core.recipe import load_recipe
 from isoflop.data.shards import Shards
 from isoflop.data.tokenizer import load as load_tokenizer
-from isoflop.models.convert import export_model, load_decoder
+from isoflop.models.build import build_model
+from isoflop.models.convert import export_model, load_decoder, save_model
 from isoflop.models.decoder import Decoder
 from isoflop.training.pretrain import train
 from isoflop.training.recipe import TrainRecipe
@@ -186,3 +189,39 @@ def _replaced(model: Path, values: dict[str, torch.Tensor], texts: Texts) -> flo
     for name, value in values.items():
         own[name].data.copy_(value)
     return float(window_losses(work, texts.held_out).sum())
+
+
+# --- averaging -----------------------------------------------------------------------------
+
+
+def test_the_mean_of_models_is_taken_and_drawn_beside_the_others(
+    model: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    other = load_decoder(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.01)
+    save_model(other, tmp_path / "other", tiny_shards.tokenizer_directory)
+    data = ["--data", str(tiny_shards.directory), "--tokens", "1024"]
+    out, chart = tmp_path / "mean", tmp_path / "chart.svg"
+    int8 = tmp_path / "eight"
+    main(["compress", str(model), "--method", "int8", "-o", str(int8), *data])
+    said = ["compress", str(model), "--method", "average", "--others", str(tmp_path / "other")]
+    main([*said, "-o", str(out), *data, "--plot", str(chart), "--beside", str(int8)])
+    mean, full = load_decoder(out), load_decoder(model)
+    for name, value in mean.named_parameters():
+        torch.testing.assert_close(value, dict(full.named_parameters())[name] + 0.005)
+    drawn = chart.read_text()
+    assert "eight: " in drawn
+    assert "mean: " in drawn
+
+
+def test_a_model_of_another_shape_is_not_averaged(
+    model: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    config = replace(load_decoder(model).config, n_layers=1)
+    other = build_model(config)
+    assert isinstance(other, Decoder)
+    save_model(other, tmp_path / "other", tiny_shards.tokenizer_directory)
+    with pytest.raises(ArtifactError, match="another shape"):
+        averaged(load_decoder(model), [tmp_path / "other"])

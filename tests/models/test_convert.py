@@ -143,6 +143,7 @@ def test_the_manifest_vouches_for_every_file_and_names_the_tokenizer(decoder_of,
     manifest = read_manifest(tmp_path / "model", "model", verify=True)
     assert set(manifest.files) == {
         "config.json",
+        "README.md",
         "generation_config.json",
         "model.safetensors",
         "tokenizer.json",

@@ -193,7 +193,7 @@ def test_a_tokenizer_comes_along_without_code(tmp_path):
     written = json.loads((tmp_path / "ours" / "tokenizer_config.json").read_text())
     assert written == {"tokenizer_class": "PreTrainedTokenizerFast"}
     assert {p.name for p in (tmp_path / "ours").iterdir()} == {
-        "config.json", "generation_config.json", "manifest.json", "model.safetensors",
+        "README.md", "config.json", "generation_config.json", "manifest.json", "model.safetensors",
         "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
 

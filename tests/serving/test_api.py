@@ -349,7 +349,7 @@ BAD = [
     ("/v1/chat/completions", {**ASK, "max_tokens": 1, "max_completion_tokens": 1}, 400, "max"),
     ("/v1/chat/completions", {**ASK, "tool_choice": "required"}, 400, "tool_choice"),
     ("/v1/embeddings", {"model": "tiny", "input": "a", "dimensions": 3}, 400, "dimensions"),
-    ("/v1/moderations", {"input": "a"}, 501, None),
+    ("/v1/moderations", {"input": "a"}, 404, None),
     ("/tokenize", {"prompt": "a", "messages": ASK["messages"]}, 400, "prompt"),
     ("/detokenize", {"tokens": [99999]}, 400, "tokens"),
     ("/feedback", {"messages": ASK["messages"], "answer": "a"}, 400, "rating"),

@@ -6,18 +6,21 @@ Not for the methods (`isoflop/compression`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.cli.laws_plot import PlotFile, check_plot, save_plot
 from isoflop.cli.plan_first import PlanFirst, begins
+from isoflop.compression.recipe import CompressConfig, Method, StudentConfig
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from isoflop.compression.compress import Compressed
+    from isoflop.compression.result import Compressed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +30,14 @@ class CompressArguments(Arguments):
     model: Positional[Path]
     """A model directory."""
     out: OutPath
-    """The model directory to write, with ledger.jsonl and result.json beside the weights."""
+    """The model directory to write, with ledger.jsonl and result.json beside the weights; of drop
+    and distill a run's directory with the model in model/, continued by the same command."""
     data: Path
     """Text to calibrate, foretell and judge on: shards of the model's tokenizer, or a text file."""
-    method: Literal["int8", "int4", "gptq", "magnitude", "wanda"] = "int8"
+    method: Method = "int8"
     """int8, int4: round to nearest; gptq: round so that layers' outputs change least; magnitude,
-    wanda: set weights to zero."""
+    wanda: set weights to zero; drop: take out layers, heads or neurons and train what is left;
+    distill: train a smaller model to foretell as this one does; average: the mean with --others."""
     bits: Literal[4, 8] = 4
     """Of gptq."""
     group: int = 32
@@ -43,13 +48,21 @@ class CompressArguments(Arguments):
     """Which they may remove: any of a row, or two of every four neighbours."""
     tokens: int = 16_384
     """Tokens to calibrate on, to foretell with and to judge on, each at most."""
+    beside: tuple[Path, ...] = ()
+    """With --plot: other directories that this command made of the same model, to be drawn too."""
+    plot: PlotFile = None
+    """Draw the full model, this one and those beside by size and loss, light and dark."""
+    others: tuple[Path, ...] = ()
+    """Of average: models of the same shape, such as other checkpoints, to average with this."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The smaller model of drop and distill."""
     plan: PlanFirst = False
 
 
 def run(args: list[str]) -> int:
     """Run the command; 1 if the loss measured lies outside the interval promised."""
     arguments = parse_arguments(CompressArguments, args, "compress")
-    from isoflop.compression.compress import CompressConfig, compress
+    from isoflop.compression.compress import compress
     from isoflop.compression.foresee import foresee
 
     packed = {"int8": 8, "int4": 4, "gptq": arguments.bits}.get(arguments.method)
@@ -63,9 +76,19 @@ def run(args: list[str]) -> int:
         sparsity=arguments.sparsity,
         pattern=arguments.pattern,
         tokens=arguments.tokens,
+        student=arguments.student,
+        others=arguments.others,
     )
+    check_plot(arguments.plot)
+    if arguments.beside and arguments.plot is None:
+        raise RecipeError("--beside is for --plot", where="compress", fix="Add --plot FILE.svg")
     progress = make_progress(arguments.json)
     found = compress(arguments.model, arguments.data, arguments.out, config, progress)
+    if arguments.plot is not None:
+        from isoflop.reporting.pareto import plot_pareto, points_of
+
+        points = points_of([arguments.out, *arguments.beside])
+        save_plot(arguments.plot, "compressed models", lambda: plot_pareto(points))
     document = {**found.document(), "path": str(arguments.out)}
     print_result(document, "\n".join(page(found)), arguments.json)
     return 0 if found.promises[0].held else 1
@@ -89,4 +112,5 @@ def page(found: Compressed) -> Iterator[str]:
     )
     yield f"KL to the full model {measured.kl:.3g} nats per token; {measured.flipped:.2%} flipped"
     yield f"weights {found.bytes_full:,} -> {found.bytes:,} bytes"
-    yield f"{found.path}"
+    inner = found.path / "model"
+    yield f"model: {inner if inner.is_dir() else found.path}"

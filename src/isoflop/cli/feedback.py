@@ -1,4 +1,7 @@
-"""`isoflop feedback`: opinions of answers as rows to train on; not for collecting them."""
+"""`isoflop feedback`: opinions of answers as rows to train on, and what training on them brought.
+
+Not for collecting them (`isoflop serve --feedback`).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,25 @@ class ExportArguments(Arguments):
     """The file to write."""
 
 
+@dataclass(frozen=True)
+class CompareArguments(Arguments):
+    """Compare two models on the held-out pairs of a set: how often each thinks the answer that
+    people chose likelier than the other."""
+
+    set: Positional[Path]
+    """An instruction set with preference pairs (`isoflop data instruct`)."""
+    before: Path
+    """The model that people gave their opinions on."""
+    after: Path
+    """The model trained on them."""
+
+
 def run(args: list[str]) -> int:
-    """Run the command; 0, or 2 (raised) if the store cannot be used."""
-    choices = {"export": (_export, "ratings, choices and edits as rows to train on")}
+    """Run the command; 0, 1 if a comparison shows no gain, 2 (raised) for what cannot be used."""
+    choices = {
+        "export": (_export, "ratings, choices and edits as rows to train on"),
+        "compare": (_compare, "win rates of two models on held-out opinions"),
+    }
     return dispatch("feedback", choices, args)
 
 
@@ -41,3 +60,28 @@ def _export(args: list[str]) -> int:
     )
     print_result(document, text, arguments.json)
     return 0
+
+
+def _compare(args: list[str]) -> int:
+    arguments = parse_arguments(CompareArguments, args, "feedback compare")
+    from isoflop.alignment.win_rate import wins
+    from isoflop.evaluation.statistics import LEVEL, paired_difference, wilson
+
+    won = {name: wins(arguments.set, getattr(arguments, name)) for name in ("before", "after")}
+    n = len(won["before"])
+    rates = {name: wilson(sum(each), n) for name, each in won.items()}
+    before, after = ([float(one) for one in won[name]] for name in ("before", "after"))
+    gain = paired_difference(after, before, [1.0] * n)
+    low, high = 100 * gain.low, 100 * gain.high
+    lines = [
+        f"{name:<6}  {100 * rate.value:5.1f} %  ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
+        for name, rate in rates.items()
+    ]
+    lines += [
+        f"gain    {100 * gain.value:+5.1f} points ({low:+.1f} to {high:+.1f})",
+        f"Win rate: share of {n} held-out pairs whose chosen answer the model thinks likelier, per "
+        f"token. Intervals at {LEVEL:.0%}: Wilson's, and the paired bootstrap.",
+    ]
+    document = {"pairs": n, **{k: vars(r) for k, r in rates.items()}, "gain": vars(gain)}
+    print_result(document, "\n".join(lines), arguments.json)
+    return 0 if gain.low > 0 else 1

@@ -13,7 +13,7 @@ from isoflop.cli.arguments import Arguments, parse_arguments
 from isoflop.core.console import print_result
 from isoflop.core.errors import RecipeError
 from isoflop.data.extras import require
-from isoflop.serving.settings import EngineConfig, SafetyMode, Settings
+from isoflop.serving.settings import BuiltinTool, EngineConfig, SafetyMode, Settings
 
 KEY_VARIABLE = "ISOFLOP_API_KEY"
 
@@ -49,6 +49,11 @@ class ServeArguments(Arguments):
     """File for a line about each thing the safety filter found, texts as hashes."""
     feedback: Path | None = None
     """SQLite file for ratings, choices and edits of the page."""
+    tools: tuple[BuiltinTool, ...] = ("calculator",)
+    """Tools that the server runs where a request asks for them: calculator, python. Programs are
+    kept from network and files; even so, leave python out where strangers come."""
+    ledger: Path | None = None
+    """File for the promises of what answers will cost, settled when the server ends."""
     drain_seconds: int = 60
     """Time that answers under way get when the server is told to stop."""
 
@@ -58,6 +63,7 @@ def run(args: list[str]) -> int:
     arguments = parse_arguments(ServeArguments, args, "serve")
     for module in ("fastapi", "uvicorn", "prometheus_client", "jinja2"):
         require(module, "isoflop serve", "serve", where="isoflop serve")
+    from isoflop.serving.costs import lines
     from isoflop.serving.server import listen, serve
     from isoflop.serving.service import open_service
 
@@ -71,6 +77,8 @@ def run(args: list[str]) -> int:
         safety_lists=arguments.safety_lists,
         audit=arguments.audit,
         feedback=arguments.feedback,
+        tools=arguments.tools,
+        ledger=arguments.ledger,
         drain_seconds=arguments.drain_seconds,
         engine=EngineConfig(
             cache_tokens=arguments.cache_tokens,
@@ -87,8 +95,10 @@ def run(args: list[str]) -> int:
                 "address": address, "model": service.name, "sha256": service.sha256,
                 "context": service.engine.max_seq_len,
                 "batch_invariant": service.engine.independent, "api_key": bool(settings.api_key),
-                "safety": settings.safety,
+                "safety": settings.safety, "tools": list(settings.tools),
+                "costs": [vars(cost) for cost in service.promises.costs],
             }  # fmt: skip
+            foretold = "".join(f"  {line}\n" for line in lines(service.promises.costs))
             text = (
                 f"{service.name} (context {service.engine.max_seq_len}) at {address}\n"
                 f"  page     {address}/\n"
@@ -96,6 +106,7 @@ def run(args: list[str]) -> int:
                 f"  metrics  {address}/metrics\n"
                 f"  key      {'asked of clients' if settings.api_key else 'none asked'}; "
                 f"safety filter {settings.safety}\n"
+                f"{foretold}"
                 "Ctrl-C ends it."
             )
             print_result(document, text, arguments.json)

@@ -1,22 +1,19 @@
 """Weights set to zero: by magnitude or Wanda, row by row or two of every four.
 
-Not for taking whole layers, heads or neurons out.
+Not for taking whole layers, heads or neurons out (`drop.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from isoflop.compression.gptq import batches_of, input_moments, plain_copy, through
+from isoflop.compression.recipe import Pattern, Score
 from isoflop.data.loader import Windows
 from isoflop.models.decoder import Decoder
-
-Score: TypeAlias = Literal["magnitude", "wanda"]
-Pattern: TypeAlias = Literal["unstructured", "2:4"]
 
 
 def keep_mask(score_RC: Tensor, sparsity: float, pattern: Pattern) -> Tensor:

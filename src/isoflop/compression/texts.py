@@ -5,7 +5,7 @@ The three never overlap. Not for training on (`data/loader.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ class Texts:
     """What sensitivity is measured on."""
     held_out: EvalWindows
     """What the result is judged on."""
+    train: Split
+    """What a student learns from; calibration and probe are windows of it."""
 
 
 def open_texts(data: Path, tokenizer: Tokenizer, seq_len: int, tokens: int) -> Texts:
@@ -52,7 +54,7 @@ def open_texts(data: Path, tokenizer: Tokenizer, seq_len: int, tokens: int) -> T
             raise DataError(
                 "the shards were made with another tokenizer than the model's", where=str(data)
             )
-        both = eval_windows(shards.train, seq_len, 2 * tokens)
+        train = shards.train
         judged = eval_windows(shards.held_out, seq_len, tokens)
     else:
         try:
@@ -61,21 +63,23 @@ def open_texts(data: Path, tokenizer: Tokenizer, seq_len: int, tokens: int) -> T
             raise DataError(f"the text is not UTF-8 ({error.reason})", where=str(data)) from None
         ids = np.array(tokenizer.encode(text), dtype=np.uint32)
         middle = len(ids) // 2
-        both = eval_windows(_split("first half", ids[:middle], tokenizer), seq_len, 2 * tokens)
+        train = _split("first half", ids[:middle], tokenizer)
         judged = eval_windows(_split("second half", ids[middle:], tokenizer), seq_len, tokens)
+    both = eval_windows(train, seq_len, 2 * tokens)
     half = len(both.ids_BT) // 2
     lengths = tokenizer.byte_lengths
-    found = Texts(part(both, 0, half, lengths), part(both, half, 2 * half, lengths), judged)
-    for use in fields(found):
-        n = len(getattr(found, use.name).ids_BT)
+    calibration, probe = part(both, 0, half, lengths), part(both, half, 2 * half, lengths)
+    uses = {"calibration": calibration, "probe": probe, "held-out": judged}
+    for use, windows in uses.items():
+        n = len(windows.ids_BT)
         if n < FEWEST_WINDOWS:
             raise DataError(
-                f"there are {n} windows of {seq_len} tokens for {use.name.replace('_', '-')} "
+                f"there are {n} windows of {seq_len} tokens for {use} "
                 f"text, and {FEWEST_WINDOWS} are needed",
                 where=str(data),
                 fix="Give more text, or more --tokens",
             )
-    return found
+    return Texts(calibration, probe, judged, train)
 
 
 def part(

@@ -25,6 +25,7 @@ from isoflop.core.artifact import (
     build_directory,
     read_json,
     read_manifest,
+    write_atomic,
     write_json,
     write_manifest,
 )
@@ -32,6 +33,7 @@ from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
 from isoflop.models.accounting import count_parameters
 from isoflop.models.build import AnyModel, build_model
+from isoflop.models.card import CARD, last_evaluation, model_card, name_of
 from isoflop.models.config import EncoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.encoder import Encoder
@@ -215,6 +217,9 @@ def _write(
 ) -> None:
     with build_directory(directory) as aside:
         config = _write_files(model, aside, directory, tokenizer_dir, special)
+        results = last_evaluation(directory)
+        card = model_card(name_of(directory), model.config, inputs, results, seed)
+        write_atomic(aside / CARD, card)
         write_manifest(
             aside, kind="model", config=config, machine=machine(), inputs=inputs, seed=seed
         )

@@ -34,13 +34,13 @@ from isoflop.serving.protocol import (
 )
 from isoflop.serving.reading import check_model
 from isoflop.serving.refusals import Refusal, from_validation
-from isoflop.serving.request import Request as EngineRequest
 from isoflop.serving.service import Service
-from isoflop.serving.worker import Answers, Busy, EngineGone
+from isoflop.serving.worker import Answers, EngineGone
 from isoflop.version import __version__
 
 T = TypeVar("T")
-RETRY_SECONDS = 1
+NOT_ENABLED = "not_enabled"
+"""Why a route is not there: its operator has not switched it on."""
 PAGE = Path(__file__).with_name("web") / "chat.html"
 
 
@@ -85,7 +85,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Continue texts."""
         asked = reading.completion_requests(service, body)
         _refuse_unsafe(service, [service.vocabulary.decode(one.prompt) for one in asked])
-        answers = _submit(service, asked)
+        answers = reading.submit(service, asked)
         if body.stream:
             return _events(completions.stream(service, body, asked, answers))
         reply = completions.whole(service, body, asked, answers)
@@ -96,7 +96,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """Answer a conversation."""
         _refuse_unsafe(service, [reading.plain_message(each)["content"] for each in body.messages])
         asked = reading.chat_request(service, body)
-        answers = _submit(service, [asked])
+        answers = reading.submit(service, [asked])
         if body.stream:
             return _events(chat.stream(service, body, asked, answers))
         reply = chat.whole(service, body, asked, answers)
@@ -106,7 +106,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def embed(body: EmbeddingBody, request: Request) -> Response:
         """The mean of a text's final states, of length one."""
         asked = reading.embedding_requests(service, body)
-        answers = _submit(service, asked)
+        answers = reading.submit(service, asked)
         found = await _unless_gone(request, answers, gather(service, answers))
         vectors = [one.last.embedding or () for (one,) in found if one.last is not None]
         as_text = body.encoding_format == "base64"
@@ -126,7 +126,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def moderate(body: ModerationBody) -> dict[str, Any]:
         """What the safety filter makes of texts."""
         if service.safety is None:
-            raise Refusal(501, "This server filters nothing: it was started with --safety off")
+            raise Refusal(
+                404,
+                "This server filters nothing: it was started with --safety off",
+                code=NOT_ENABLED,
+            )
         texts = [body.input] if isinstance(body.input, str) else body.input
         results = [service.safety.moderation(text) for text in texts]
         return {"id": "modr-isoflop", "model": "isoflop-safety", "results": results}
@@ -199,7 +203,11 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     async def feedback(body: FeedbackBody) -> dict[str, Any]:
         """Keep what a person thinks of an answer."""
         if service.feedback is None:
-            raise Refusal(501, "This server keeps no feedback: start it with --feedback FILE")
+            raise Refusal(
+                404,
+                "This server keeps no feedback: start it with --feedback FILE",
+                code=NOT_ENABLED,
+            )
         if body.rating is None and body.rejected is None and body.edited is None:
             raise Refusal(400, "give a rating, a rejected answer or an edit", param="rating")
         number = service.feedback.add(
@@ -210,15 +218,6 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE, media_type="text/html; charset=utf-8")
-
-
-def _submit(service: Service, asked: list[EngineRequest]) -> Answers:
-    try:
-        return service.worker.submit(asked)
-    except Busy as error:
-        raise Refusal(
-            429, f"The server is busy: {error}", code="queue_full", retry_after=RETRY_SECONDS
-        ) from None
 
 
 def _refuse_unsafe(service: Service, texts: list[str]) -> None:

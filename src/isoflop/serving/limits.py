@@ -1,4 +1,4 @@
-"""Guards the door of a server: keys, the size and slowness of bodies; not what they say."""
+"""Guards the door of a server: keys, large and slow bodies, slow readers; not what they say."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from isoflop.serving.refusals import Refusal
@@ -41,7 +42,9 @@ class Door:
         async def noted(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 self._note(message["status"])
-            await send(message)
+            # Waits while the client has not taken what was sent before.
+            async with asyncio.timeout(self._settings.reply_seconds):
+                await send(message)
 
         try:
             self._check_key(scope)
@@ -56,7 +59,9 @@ class Door:
         async def replay() -> MutableMapping[str, Any]:
             return pending.pop() if pending else await receive()
 
-        await self._app(scope, replay, noted)
+        # What the server writes no more, uvicorn ends with the connection.
+        with suppress(TimeoutError):
+            await self._app(scope, replay, noted)
 
     def _check_key(self, scope: Scope) -> None:
         key = self._settings.api_key

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from isoflop.serving.costs import Promises
 from isoflop.serving.engine import Engine
 from isoflop.serving.request import Output
 
@@ -20,10 +21,11 @@ _SECONDS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 class Metrics:
     """The measurements of one server."""
 
-    def __init__(self, engine: Engine, model_name: str) -> None:
+    def __init__(self, engine: Engine, model_name: str, promises: Promises) -> None:
         self.registry = CollectorRegistry()
-        self._name = model_name
+        self._name, self._engine, self._promises = model_name, engine, promises
         self.registry.register(_EngineLoad(engine, model_name))
+        self.registry.register(_Foretold(promises, model_name))
         self._success = self._counter(
             "request_success", "Answers that ended, by reason", "finished_reason"
         )
@@ -54,8 +56,13 @@ class Metrics:
         """Begin to time a request."""
         return Watch(self)
 
-    def note(self, output: Output, since_start: float, since_last: float | None) -> None:
-        """Note a piece of an answer, with the seconds since the request and the piece before."""
+    def note(
+        self, output: Output, tokens: int, since_start: float, since_last: float | None
+    ) -> None:
+        """Note a piece of an answer of so many new tokens, with the seconds since the request and
+        the piece before."""
+        load = len(self._engine.scheduler.running)
+        self._promises.note(load, tokens, since_start, since_last)
         if since_last is None:
             self._first.labels(self._name).observe(since_start)
         else:
@@ -70,14 +77,43 @@ class Watch:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics, self._start = metrics, time.perf_counter()
-        self._last: dict[tuple[int, int], float] = {}
+        self._last: dict[tuple[int, int], tuple[float, int]] = {}
 
     def see(self, place: int, output: Output) -> None:
         """Note a piece that has just come, of the request at that place."""
         now, which = time.perf_counter(), (place, output.choice)
-        before = self._last.get(which)
-        self._metrics.note(output, now - self._start, None if before is None else now - before)
-        self._last[which] = now
+        at, n_before = self._last.get(which, (None, 0))
+        since = None if at is None else now - at
+        self._metrics.note(output, output.n_new - n_before, now - self._start, since)
+        self._last[which] = now, output.n_new
+
+
+class _Foretold:
+    """What was foretold of each load before the start, and what was measured since."""
+
+    def __init__(self, promises: Promises, model_name: str) -> None:
+        self._promises, self._name = promises, model_name
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics now; of what was measured, only what was seen often enough."""
+        units = {
+            "time_to_first_token": "_seconds", "inter_token_latency": "_seconds",
+            "throughput": "_tokens_per_second",
+        }  # fmt: skip
+        measured = {(name, cost.load): value for name, cost, value in self._promises.measured()}
+        for name, unit in units.items():
+            told = self._gauge(f"predicted_{name}{unit}", "Foretold before the start, by load")
+            seen = self._gauge(f"measured_{name}{unit}", "Mean since the start, by load")
+            for cost in self._promises.costs:
+                labels = [self._name, str(cost.load)]
+                told.add_metric(labels, cost.value(name))
+                if (name, cost.load) in measured:
+                    seen.add_metric(labels, measured[name, cost.load])
+            yield told
+            yield seen
+
+    def _gauge(self, name: str, words: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"isoflop:{name}", words, labels=["model_name", "load"])
 
 
 class _EngineLoad:

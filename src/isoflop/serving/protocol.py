@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from isoflop.serving.settings import BuiltinTool
+
 MOST_ANSWERS, MOST_TOP, MOST_STOPS, MOST_PROMPTS = 16, 20, 16, 256
 
 Tokens: TypeAlias = list[Annotated[int, Field(ge=0, le=2**31 - 1)]]
@@ -49,14 +51,16 @@ class StreamOptions(Body):
 class SamplingBody(Body):
     """What completions and chat completions share."""
 
-    model: str
+    model: str | None = None
+    """This server has one model: a request that names none means it, one that names another is
+    refused."""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Seed | None = None
     n: Count | None = None
@@ -129,6 +133,12 @@ class Tool(Body):
     function: FunctionSpec
 
 
+class BuiltinToolBody(Body):
+    """A tool that the server runs itself."""
+
+    type: BuiltinTool
+
+
 class JsonSchema(Body):
     """The schema of a `response_format`."""
 
@@ -165,7 +175,7 @@ class ChatBody(SamplingBody):
     logprobs: bool | None = None
     top_logprobs: Top | None = None
     response_format: TextFormat | JsonFormat | SchemaFormat | None = None
-    tools: list[Tool] | None = None
+    tools: list[Tool | BuiltinToolBody] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: Literal[True] | None = None
 
@@ -173,7 +183,7 @@ class ChatBody(SamplingBody):
 class EmbeddingBody(Body):
     """`POST /v1/embeddings`."""
 
-    model: str
+    model: str | None = None
     input: Prompt
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None

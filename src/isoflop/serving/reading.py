@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isoflop.core.errors import RecipeError
+from isoflop.serving.builtin_tools import SPECIFICATIONS
 from isoflop.serving.protocol import (
     MOST_PROMPTS,
+    BuiltinToolBody,
     ChatBody,
     CompletionBody,
     EmbeddingBody,
@@ -20,13 +22,16 @@ from isoflop.serving.protocol import (
     Prompt,
     SamplingBody,
     SchemaFormat,
+    Tool,
 )
 from isoflop.serving.refusals import Refusal
 from isoflop.serving.request import Request
 from isoflop.serving.sampler import Sampling
 from isoflop.serving.service import Service
 from isoflop.serving.tool_calls import TURN_MARK
+from isoflop.serving.worker import Answers, Busy
 
+RETRY_SECONDS = 1
 DEFAULT_COMPLETION_TOKENS = 16
 """Of a text completion that names no number, as OpenAI has it."""
 
@@ -36,6 +41,16 @@ def check_model(service: Service, name: str | None) -> None:
     if name is not None and name != service.name:
         message = f"The model '{name}' does not exist; this server has '{service.name}'"
         raise Refusal(404, message, param="model", code="model_not_found")
+
+
+def submit(service: Service, asked: Sequence[Request]) -> Answers:
+    """Begin to answer requests; refuse them while the queue is full."""
+    try:
+        return service.worker.submit(asked)
+    except Busy as error:
+        raise Refusal(
+            429, f"The server is busy: {error}", code="queue_full", retry_after=RETRY_SECONDS
+        ) from None
 
 
 def completion_requests(service: Service, body: CompletionBody) -> list[Request]:
@@ -66,8 +81,15 @@ def completion_requests(service: Service, body: CompletionBody) -> list[Request]
     ]  # fmt: skip
 
 
-def chat_request(service: Service, body: ChatBody) -> Request:
-    """The request of a chat completion."""
+def chat_request(
+    service: Service, body: ChatBody, later: Sequence[Mapping[str, Any]] = (), spent: int = 0
+) -> Request:
+    """The request of a chat completion.
+
+    Args:
+        later: Turns since the body's: calls that the server ran, and their results.
+        spent: Tokens of the answer that went into them.
+    """
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs = true", param="top_logprobs")
@@ -76,9 +98,12 @@ def chat_request(service: Service, body: ChatBody) -> Request:
     if None not in (body.max_tokens, body.max_completion_tokens):
         raise Refusal(400, "max_tokens and max_completion_tokens are one thing; give one",
                       param="max_tokens")  # fmt: skip
-    _, prompt = rendered(service, body.messages, body)
+    _check_tools(service, body)
+    _, prompt = rendered(service, body.messages, body, later)
     room = service.engine.max_seq_len - len(prompt)
     asked = body.max_tokens if body.max_tokens is not None else body.max_completion_tokens
+    if asked is not None:
+        asked = max(1, asked - spent)
     ends = frozenset() if body.ignore_eos else service.end_ids | service.template.stop_ids
     ends |= set(body.stop_token_ids or ())
     visible: dict[int, bytes] = {}
@@ -110,18 +135,57 @@ def uses_tools(body: ChatBody) -> bool:
     return bool(body.tools) and body.tool_choice != "none"
 
 
+def builtin_tools(body: ChatBody) -> frozenset[str]:
+    """Names of the tools that the server is to run."""
+    if not uses_tools(body):
+        return frozenset()
+    return frozenset(t.type for t in body.tools or () if isinstance(t, BuiltinToolBody))
+
+
+def _check_tools(service: Service, body: ChatBody) -> None:
+    """Refuse tools that this server does not run, and what does not go with running any."""
+    builtin = builtin_tools(body)
+    for name in sorted(builtin - set(service.settings.tools)):
+        raise Refusal(
+            400, f"This server does not run the tool '{name}'; its operator may allow it with "
+            f"--tools {name}", param="tools", code="tool_not_allowed",
+        )  # fmt: skip
+    if builtin and (body.n or 1) != 1:
+        raise Refusal(400, "tools that the server runs go with n = 1", param="n")
+    if builtin and body.response_format is not None:
+        raise Refusal(400, "tools that the server runs do not go with response_format",
+                      param="response_format")  # fmt: skip
+    for tool in body.tools or ():
+        if isinstance(tool, Tool) and tool.function.name in builtin:
+            raise Refusal(400, f"'{tool.function.name}' is a tool of the server and of the request",
+                          param="tools")  # fmt: skip
+
+
 def rendered(
-    service: Service, messages: Sequence[Message], body: ChatBody | None = None
+    service: Service,
+    messages: Sequence[Message],
+    body: ChatBody | None = None,
+    later: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[str, list[int]]:
-    """A conversation as the model reads it, as text and as ids."""
+    """A conversation as the model reads it, as text and as ids.
+
+    Args:
+        later: Turns to append, in the form of templates.
+    """
     tools: list[dict[str, Any]] = []
     if body is not None and body.tools:
         if not service.template.knows_tools:
             raise Refusal(400, "The model's chat template knows no tools", param="tools")
         if uses_tools(body):
-            tools = [tool.model_dump(exclude_none=True) for tool in body.tools]
+            tools = [
+                SPECIFICATIONS[tool.type]
+                if isinstance(tool, BuiltinToolBody)
+                else tool.model_dump(exclude_none=True)
+                for tool in body.tools
+            ]
+    turns = [*(plain_message(each) for each in messages), *later]
     try:
-        return service.template.render([plain_message(each) for each in messages], tools)
+        return service.template.render(turns, tools)
     except RecipeError as error:
         raise Refusal(400, error.what, param="messages") from None
 

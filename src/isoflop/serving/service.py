@@ -11,7 +11,9 @@ from isoflop.core.artifact import MANIFEST, read_json, sha256_file
 from isoflop.core.errors import ArtifactError
 from isoflop.data.tokenizer import Tokenizer
 from isoflop.loading import load
+from isoflop.serving.builtin_tools import check_allowed
 from isoflop.serving.chat_template import ChatTemplate, open_template
+from isoflop.serving.costs import Promises, measure_costs
 from isoflop.serving.engine import Engine
 from isoflop.serving.feedback import FeedbackStore
 from isoflop.serving.json_grammar import JsonGrammar, TokenTrie
@@ -42,6 +44,8 @@ class Service:
     trie: TokenTrie
     safety: SafetyFilter | None
     feedback: FeedbackStore | None
+    promises: Promises
+    """What answers will cost, measured before the start."""
 
     @property
     def engine(self) -> Engine:
@@ -64,18 +68,20 @@ class Service:
     def close(self) -> None:
         """End the engine and close files."""
         self.worker.close()
+        self.promises.settle()
         if self.feedback is not None:
             self.feedback.close()
 
 
 def open_service(directory: Path, settings: Settings) -> Service:
-    """Open a model directory for serving.
+    """Open a model directory for serving, and measure what answers will cost.
 
     Raises:
         ArtifactError: It is no model, or its chat template is not valid.
         DataError: Its tokenizer or a category list cannot be read.
-        RecipeError: A setting is out of its range.
+        RecipeError: A setting is out of its range, or Python is to run where nothing contains it.
     """
+    check_allowed(settings.tools)
     model = load(directory)
     if not isinstance(model.tokenizer, Tokenizer):
         raise ArtifactError("the model's tokenizer is not one of ours", where=str(directory))
@@ -84,6 +90,9 @@ def open_service(directory: Path, settings: Settings) -> Service:
     feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
     safety = open_filter(settings.safety, settings.safety_lists, settings.audit)
     engine = Engine(model.decoder, vocabulary.bytes_of, settings.engine)
+    worker = Worker(engine, settings.most_waiting)
+    promises = Promises(measure_costs(worker), settings.ledger)
+    promises.write()
     name = settings.name or _name_of(directory)
     return Service(
         directory=directory,
@@ -92,12 +101,13 @@ def open_service(directory: Path, settings: Settings) -> Service:
         settings=settings,
         vocabulary=vocabulary,
         template=template,
-        worker=Worker(engine, settings.most_waiting),
-        metrics=Metrics(engine, name),
+        worker=worker,
+        metrics=Metrics(engine, name, promises),
         end_ids=_end_ids(directory, model.tokenizer.eos_id),
         trie=TokenTrie(vocabulary.bytes_of),
         safety=safety,
         feedback=feedback,
+        promises=promises,
     )
 
 

@@ -13,6 +13,8 @@ BLOCK = 32
 
 SafetyMode = Literal["off", "flag", "redact", "block"]
 """What becomes of what the safety filter finds: nothing, a note, its replacement, an end."""
+BuiltinTool = Literal["calculator", "python"]
+"""Tools that the server runs itself, where a request asks for them."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Settings:
     most_body_bytes: int = 1_000_000
     body_seconds: float = 30.0
     """Time in which a body must have come."""
+    reply_seconds: float = 60.0
+    """Time in which a client must take each piece of a reply; a slower one is left."""
+    tools: tuple[BuiltinTool, ...] = ("calculator",)
+    """Tools that requests may have the server run."""
     drain_seconds: int = 60
     """Time that answers under way get after SIGTERM."""
     safety: SafetyMode = "off"
@@ -69,4 +75,6 @@ class Settings:
     """File that notes what the safety filter did, by hashes of the texts."""
     feedback: Path | None = None
     """SQLite file for people's ratings, choices and edits; without one there is no `/feedback`."""
+    ledger: Path | None = None
+    """Ledger for what answers are foretold to cost, and cost."""
     engine: EngineConfig = field(default_factory=EngineConfig)

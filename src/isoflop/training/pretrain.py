@@ -153,7 +153,9 @@ def _train(
     whole = whole_model(model, ranks)
     score = ranks.from_main(lambda: _last_row(out / "evals.jsonl"))
     progress.finish(f"held-out loss {score['loss']:.4f}")
-    ranks.from_main(lambda: save_model(whole, out / "model", work.tokenizer_directory))
+    read = (*recipe.data.directories, *recipe.data.files)
+    folder, seed = work.tokenizer_directory, recipe.train.seed
+    ranks.from_main(lambda: save_model(whole, out / "model", folder, inputs=read, seed=seed))
     count = count_parameters(config)
     return TrainResult(
         run=out,
