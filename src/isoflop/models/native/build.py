@@ -1,7 +1,8 @@
 """The native library: built once per machine with its own C++ compiler, and loaded.
 
-Not for what its functions compute (`kernels.cpp`) nor for calling them (`calls.py`). Where there
-is no compiler, or it fails, everything runs on plain torch, and `status()` says why.
+Not for what its functions compute (`kernels.cpp` for training, `decode.cpp` for serving) nor for
+calling them (`calls.py`, `decode.py`). Where there is no compiler, or it fails, everything runs on
+plain torch, and `Library.why` says why.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import torch
 
 from isoflop.core.hardware import cache_path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = tuple(FOLDER / name for name in ("kernels.cpp", "decode.cpp"))
+HEADERS = tuple(FOLDER / name for name in ("registers.h", "products.h"))
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-std=c++17", "-fPIC")
 BUILD_SECONDS = 120
@@ -70,7 +73,8 @@ def _compiler() -> str | None:
 def _fingerprint(compiler: str) -> str:
     """Of everything that the machine code depends on."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30)
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, version.stdout, *FLAGS]
+    parts = [path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS)]
+    parts += [compiler, version.stdout, *FLAGS]
     parts += [platform.machine(), _instructions(), torch.__version__]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -87,12 +91,14 @@ def _instructions() -> str:
 def _build(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as aside:
-        built, object_file = Path(aside) / "kernels.so", Path(aside) / "kernels.o"
+        built = Path(aside) / "kernels.so"
+        objects = [str(Path(aside) / f"{source.stem}.o") for source in SOURCES]
         # Compiled for OpenMP but linked without its library: torch brings its own, and two of
         # them in one process would keep two sets of threads that wait for work on the same cores.
-        _run(compiler, *FLAGS, "-fopenmp", "-c", str(SOURCE), "-o", str(object_file))
+        for source, target in zip(SOURCES, objects, strict=True):
+            _run(compiler, *FLAGS, "-fopenmp", "-c", str(source), "-o", target)
         threads = () if _openmp_of_torch() else ("-fopenmp",)
-        _run(compiler, "-shared", *threads, str(object_file), "-o", str(built))
+        _run(compiler, "-shared", *threads, *objects, "-o", str(built))
         built.replace(path)
 
 

@@ -3,82 +3,25 @@
 // Every function takes contiguous arrays and writes only where its last arguments point; none
 // allocates what outlives it, and none keeps a state. The order of every sum is fixed by the
 // shapes alone, so the results do not depend on the number of threads. Formulas stand in
-// kernels.py, which calls these; matrix products stay with torch, but for attention's, which are
+// calls.py, which calls these; matrix products stay with torch, but for attention's, which are
 // so small that they live in a core's cache.
 //
 // Letters: B batch, T time, H query heads, G key-value heads, K head width, V vocabulary,
 // F feed-forward width, D model width, N rows.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "registers.h"
 
 namespace {
 
 #ifdef __AVX512F__
-constexpr long W = 16, M = 8;  // floats of one register; rows of one tile of a product
+constexpr long M = 8;  // rows of one tile of a product
 #else
-constexpr long W = 8, M = 4;
+constexpr long M = 4;
 #endif
 constexpr long QUERIES = 16;  // of one block of attention
 constexpr long AHEAD = 16;    // rows fetched into the cache before their turn
-
-typedef float Vec __attribute__((vector_size(W * 4)));
-typedef int32_t Int __attribute__((vector_size(W * 4)));
-
-inline Vec load(const float* p) {
-    Vec v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
-inline Vec all(float x) { return x - Vec{}; }  // not 0 + x, which would turn -0 into 0
-inline Int as_int(Vec v) {
-    Int i;
-    std::memcpy(&i, &v, sizeof i);
-    return i;
-}
-inline Vec as_vec(Int i) {
-    Vec v;
-    std::memcpy(&v, &i, sizeof v);
-    return v;
-}
-inline float sum(Vec v) {
-    float s[W];
-    store(s, v);
-    for (long half = W / 2; half > 0; half /= 2)
-        for (long i = 0; i < half; ++i) s[i] += s[i + half];
-    return s[0];
-}
-inline float largest(Vec v) {
-    float s[W];
-    store(s, v);
-    for (long half = W / 2; half > 0; half /= 2)
-        for (long i = 0; i < half; ++i) s[i] = s[i] > s[i + half] ? s[i] : s[i + half];
-    return s[0];
-}
-
-// e^x to a relative 2e-7 for x <= 0 and any x below 88; exactly 0 below -87.
-inline Vec exponential(Vec x) {
-    const Vec magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-    const Vec least = all(-87.0f);
-    const Int alive = x > least;
-    x = x > least ? x : least;
-    const Vec shifted = x * 1.44269504f + magic;
-    const Vec n = shifted - magic;
-    const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Vec p = all(1.0f / 5040);
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    const Int power = (as_int(shifted) - as_int(magic)) << 23;
-    return as_vec((as_int(p) + power) & alive);
-}
 
 // --- small products ------------------------------------------------------------------------
 
@@ -117,8 +60,6 @@ inline void multiply(const float* a, long a_row, long a_col, const float* b, lon
 inline void fetch(const float* p, long n) {
     for (long i = 0; i < n; i += 16) __builtin_prefetch(p + i);
 }
-
-inline long up_to(long n, long whole) { return (n + whole - 1) / whole * whole; }
 
 // --- heads: norm and rotation ----------------------------------------------------------------
 
