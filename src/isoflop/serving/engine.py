@@ -17,8 +17,10 @@ from torch import Tensor
 
 from isoflop.core.errors import RecipeError
 from isoflop.models.decoder import Decoder
+from isoflop.models.decoder_weights import DecoderWeights
 from isoflop.serving.cache import BlockPool
-from isoflop.serving.forward import PagedDecoder, rows_are_independent
+from isoflop.serving.forward import rows_are_independent
+from isoflop.serving.native_forward import paged
 from isoflop.serving.request import Answer, Finish, Output, Request, Sink
 from isoflop.serving.scheduler import Scheduler, Work, prompt_lookup
 from isoflop.serving.sequence import AnswerInProgress
@@ -57,11 +59,14 @@ class Engine:
     """
 
     def __init__(
-        self, decoder: Decoder, token_bytes: Sequence[bytes], config: EngineConfig | None = None
+        self,
+        model: Decoder | DecoderWeights,
+        token_bytes: Sequence[bytes],
+        config: EngineConfig | None = None,
     ) -> None:
         self.config = config or EngineConfig()
-        self.max_seq_len = decoder.config.max_seq_len
-        self.vocab_size = decoder.config.vocab_size
+        self.max_seq_len = model.config.max_seq_len
+        self.vocab_size = model.config.vocab_size
         self._token_bytes = token_bytes
         whole = -(-self.max_seq_len // BLOCK)
         asked = self.config.cache_tokens
@@ -70,7 +75,7 @@ class Engine:
             if asked is None
             else asked // BLOCK
         )
-        self.model = PagedDecoder(decoder, max(2, n_blocks))
+        self.model = paged(model, max(2, n_blocks))
         self.scheduler: Scheduler[AnswerInProgress] = Scheduler(
             BlockPool(max(2, n_blocks)), self.config.token_budget, self.config.most_running
         )

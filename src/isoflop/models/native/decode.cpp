@@ -26,7 +26,7 @@ struct Layer {
 
 struct Decoder {
     long D, n_layers, H, G, K, F, block, positions;
-    float eps, padding;
+    float eps;
     const float *cosine, *sine;  // (K/2, positions)
     const float* norm;
     Matrix embedding, head;

@@ -53,7 +53,7 @@ class _Decoder(ctypes.Structure):
             (name, ctypes.c_long)
             for name in ("D", "n_layers", "H", "G", "K", "F", "block", "positions")
         ),
-        *((name, ctypes.c_float) for name in ("eps", "padding")),
+        ("eps", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in ("cosine", "sine", "norm")),
         *((name, _Matrix) for name in ("embedding", "head")),
         ("layers", ctypes.c_void_p),

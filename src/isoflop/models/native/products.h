@@ -25,10 +25,17 @@ struct Matrix {
 
 // --- reading weights -----------------------------------------------------------------------
 
-typedef int8_t Chars __attribute__((vector_size(W)));
-
-inline Vec floats(Chars c) {
-    return __builtin_convertvector(__builtin_convertvector(c, Int), Vec);
+// W signed bytes; compilers find no instruction for this by themselves.
+inline Vec floats(const int8_t* p) {
+#ifdef __AVX512F__
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+    Vec v;
+    for (long i = 0; i < W; ++i) v[i] = p[i];
+    return v;
+#endif
 }
 
 inline float wide(uint16_t half) {
@@ -48,8 +55,8 @@ inline float wide(uint16_t half) {
 #endif
 }
 
-// Each of these reads W weights of one row from column k on; `begin` is called once for every
-// `step()` columns, before they are read.
+// Each of these reads W weights of one row from column k on; `begin` is called before each group
+// of `step()` columns, with its number.
 struct Floats {
     const float* at;
     long apart;
@@ -65,15 +72,11 @@ struct Bytes {  // their scale comes after the sum
     long apart;
     long step() const { return 1L << 40; }
     void begin(long, long) {}
-    Vec read(long row, long k) const {
-        Chars c;
-        std::memcpy(&c, at + row * apart + k, sizeof c);
-        return floats(c);
-    }
+    Vec read(long row, long k) const { return floats(at + row * apart + k); }
     Vec read_part(long row, long k, long n) const {
-        Chars c{};
-        std::memcpy(&c, at + row * apart + k, n);
-        return floats(c);
+        int8_t part[W] = {};
+        std::memcpy(part, at + row * apart + k, n);
+        return floats(part);
     }
     void fetch(long row, long k) const {
         if (k % 64 == 0) __builtin_prefetch(at + row * apart + k);
@@ -83,12 +86,12 @@ struct Bytes {  // their scale comes after the sum
 struct Nibbles {  // columns are whole groups, and these whole registers
     const uint8_t* at;
     const uint16_t *scale, *offset;
-    long apart, group;
+    long apart, group, groups;
     Vec values[SIDE];  // of every code, in AVX-512; else scale and offset
     Vec offsets[SIDE];
     long step() const { return group; }
-    void begin(long row, long k) {
-        const long g = row * (apart / group) + k / group;
+    void begin(long row, long index) {
+        const long g = row * groups + index;
         const Vec s = all(wide(scale[g])), o = all(wide(offset[g]));
 #ifdef __AVX512F__
         Vec code;
@@ -121,6 +124,16 @@ struct Nibbles {  // columns are whole groups, and these whole registers
     }
 };
 
+// The same, in a register: compilers would load it again for each product.
+inline Vec kept(Vec v) {
+#ifdef __AVX512F__
+    __asm__("" : "+v"(v));
+#elif defined(__AVX__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
+
 // --- sums ----------------------------------------------------------------------------------
 
 // R rows of x with O rows of weights; `ahead` rows on, weights are fetched into the cache.
@@ -129,8 +142,8 @@ inline void sums(Weights& weights, long first, const float* x, long row, long co
                  float (*out)[SIDE]) {
     Vec s[R][O] = {};
     const long whole = columns / W * W, step = weights.step();
-    for (long start = 0; start < whole; start += step) {
-        for (long o = 0; o < O; ++o) weights.begin(first + o, start);
+    for (long start = 0, group = 0; start < whole; start += step, ++group) {
+        for (long o = 0; o < O; ++o) weights.begin(first + o, group);
         const long end = start + step < whole ? start + step : whole;
         for (long k = start; k < end; k += W) {
             Vec w[O];
@@ -138,7 +151,7 @@ inline void sums(Weights& weights, long first, const float* x, long row, long co
             if (ahead)
                 for (long o = 0; o < O; ++o) weights.fetch(first + o + ahead, k);
             for (long r = 0; r < R; ++r) {
-                const Vec v = load(x + r * row + k);
+                const Vec v = kept(load(x + r * row + k));
                 for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
             }
         }
@@ -216,12 +229,12 @@ inline void packed_rows(const Target& to, Weights weights, const float* x, long 
         put(to, out, 0, 1, from, n);
         return;
     }
-    const long whole = columns / W * W;
+    const long whole = columns / W * W, step = weights.step();
     for (long o = 0; o < n; ++o) {
         float* at = buffer + o * apart;
-        for (long start = 0; start < whole; start += weights.step()) {
-            const long end = start + weights.step() < whole ? start + weights.step() : whole;
-            weights.begin(o, start);
+        for (long start = 0, group = 0; start < whole; start += step, ++group) {
+            const long end = start + step < whole ? start + step : whole;
+            weights.begin(o, group);
             for (long k = start; k < end; k += W) store(at + k, weights.read(o, k));
         }
         if (whole < columns) store(at + whole, weights.read_part(o, whole, columns - whole));
@@ -246,7 +259,7 @@ inline void product(const Target& to, const float* x, long row, long rows, long 
         const Nibbles weights{(const uint8_t*)m.codes + from * columns / 2,
                               (const uint16_t*)m.scale + from * groups,
                               (const uint16_t*)m.offset + from * groups,
-                              columns, m.group, {}, {}};
+                              columns, m.group, groups, {}, {}};
         packed_rows(to, weights, x, row, rows, from, n, ahead, buffer);
     }
 }
