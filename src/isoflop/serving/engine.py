@@ -19,10 +19,11 @@ from isoflop.core.errors import RecipeError
 from isoflop.models.decoder import Decoder
 from isoflop.models.decoder_weights import DecoderWeights
 from isoflop.serving.cache import BlockPool
+from isoflop.serving.drafts import DraftModel
 from isoflop.serving.forward import rows_are_independent
 from isoflop.serving.native_forward import paged
 from isoflop.serving.request import Answer, Finish, Output, Request, Sink
-from isoflop.serving.scheduler import Scheduler, Work, prompt_lookup
+from isoflop.serving.scheduler import Scheduler, Work
 from isoflop.serving.sequence import AnswerInProgress
 from isoflop.serving.settings import BLOCK, EngineConfig
 
@@ -56,6 +57,11 @@ class Engine:
 
     Args:
         token_bytes: The bytes that each token id shows; b"" for those that show none.
+        draft: A smaller model of the same tokens, which guesses ahead; without it the text itself
+            does.
+
+    Raises:
+        RecipeError: The draft model has other tokens or a shorter context.
     """
 
     def __init__(
@@ -63,7 +69,21 @@ class Engine:
         model: Decoder | DecoderWeights,
         token_bytes: Sequence[bytes],
         config: EngineConfig | None = None,
+        draft: Decoder | DecoderWeights | None = None,
     ) -> None:
+        if draft is not None and draft.config.vocab_size != model.config.vocab_size:
+            raise RecipeError(
+                f"the draft model has {draft.config.vocab_size} tokens, the model "
+                f"{model.config.vocab_size}",
+                where="draft model",
+                fix="Take one that was trained with the same tokenizer",
+            )
+        if draft is not None and draft.config.max_seq_len < model.config.max_seq_len:
+            raise RecipeError(
+                f"the draft model's context is {draft.config.max_seq_len}, the model's "
+                f"{model.config.max_seq_len}",
+                where="draft model",
+            )
         self.config = config or EngineConfig()
         self.max_seq_len = model.config.max_seq_len
         self.vocab_size = model.config.vocab_size
@@ -76,6 +96,7 @@ class Engine:
             else asked // BLOCK
         )
         self.model = paged(model, max(2, n_blocks))
+        self._draft_model = None if draft is None else DraftModel(draft, max(2, n_blocks))
         self.scheduler: Scheduler[AnswerInProgress] = Scheduler(
             BlockPool(max(2, n_blocks)), self.config.token_budget, self.config.most_running
         )
@@ -153,6 +174,8 @@ class Engine:
             return False
         units = [unit for work in works for unit in work.units]
         hidden_ND = self.model.hidden(units)
+        if self._draft_model is not None:
+            self._draft_model.follow(works)
         wanted: list[int] = []
         spans: list[tuple[int, int, int]] = []
         row = 0
@@ -168,9 +191,11 @@ class Engine:
                 sequence.pool_states(first.start, hidden_ND[row : row + n_rows])
             row += n_rows
         logits = self._logits(hidden_ND, wanted)
+        likeliest = logits.argmax(-1).tolist()
         for work, (position, at, count) in zip(works, spans, strict=True):
             self.scheduler.computed(work)
-            self._advance(work, position, logits[at : at + count])
+            rows = slice(at, at + count)
+            self._advance(work, position, logits[rows], likeliest[rows])
         return True
 
     def answer(self, requests: Sequence[Request]) -> list[list[Answer]]:
@@ -198,22 +223,34 @@ class Engine:
     # --- one step ---------------------------------------------------------------------------
 
     def _draft(self) -> None:
-        """Guess ahead where rows are free."""
+        """Guess ahead where few answers run."""
         running = self.scheduler.running
         if not self.config.draft_tokens or not 0 < len(running) <= _DRAFTED_WHILE_RUNNING:
             return
+        guessing, most = [], []
         for sequence in running:
-            if sequence.waits_for_prompt:
+            n_known = len(sequence.tokens)
+            left = sequence.n_prompt + sequence.request.max_new_tokens - n_known - 1
+            if sequence.waits_for_prompt or left <= 0 or sequence.n_computed < n_known - 1:
                 continue
-            left = sequence.n_prompt + sequence.request.max_new_tokens - len(sequence.tokens) - 1
-            most = min(self.config.draft_tokens, left)
-            sequence.drafts = prompt_lookup(sequence.tokens, most) if most > 0 else []
-            self._drafted += len(sequence.drafts)
+            room = self.scheduler.reserve(
+                sequence, n_known + min(self.config.draft_tokens, left)
+            )
+            guessing.append(sequence)
+            most.append(max(0, room - n_known))
+        if self._draft_model is not None:
+            self._draft_model.guess(guessing, most)
+        else:
+            for sequence, n_tokens in zip(guessing, most, strict=True):
+                sequence.drafts = sequence.lookup.guess(sequence.tokens, n_tokens)
+        self._drafted += sum(len(sequence.drafts) for sequence in guessing)
 
     def _logits(self, hidden_ND: Tensor, rows: list[int]) -> npt.NDArray[np.float32]:
         if not rows:
             return np.empty((0, self.vocab_size), dtype=np.float32)
-        picked_ND = hidden_ND[torch.tensor(rows, device=hidden_ND.device)]
+        picked_ND = hidden_ND
+        if len(rows) < len(hidden_ND):
+            picked_ND = hidden_ND[torch.tensor(rows, device=hidden_ND.device)]
         parts = [
             self.model.logits(part).numpy(force=True)
             for part in torch.split(picked_ND, _LOGIT_ROWS)
@@ -225,8 +262,10 @@ class Engine:
         work: Work[AnswerInProgress],
         position: int,
         logits_RV: npt.NDArray[np.float32],
+        likeliest: Sequence[int],
     ) -> None:
-        """Take the logits of R positions from `position` on: score the prompt, add tokens."""
+        """Take the logits of R positions from `position` on, and where each are largest: score the
+        prompt, add tokens."""
         sequence = work.sequence
         n_known, drafts = len(sequence.tokens), sequence.drafts
         finish: Finish | None = None
@@ -240,13 +279,16 @@ class Engine:
         elif reached_end:
             for row in range(n_known - 1 - position, len(logits_RV)):
                 guessed = position + row + 1 - n_known
-                piece, finish = sequence.take(logits_RV[row], position + row + 1, self._token_bytes)
+                piece, finish = sequence.take(
+                    logits_RV[row], likeliest[row], position + row + 1, self._token_bytes
+                )
                 text += piece
                 right = guessed < len(drafts) and sequence.tokens[-1] == drafts[guessed]
                 self._accepted += right
                 if finish is not None or not right:
                     break
             sequence.n_computed = min(sequence.n_computed, len(sequence.tokens) - 1)
+            sequence.n_drafted = min(sequence.n_drafted, len(sequence.tokens) - 1)
             self._new_tokens += len(sequence.tokens) - n_known
         sequence.drafts = []
         output = sequence.news(text, finish)
