@@ -21,6 +21,7 @@ from isoflop.serving.sampler import choose
 from isoflop.serving.scheduler import Work
 from isoflop.serving.sequence import AnswerInProgress
 
+
 class DraftModel:
     """A small model that guesses, with keys and values in blocks of the same numbers as those of
     the model it guesses for.

@@ -18,6 +18,7 @@ from torch import Tensor
 from isoflop.core.errors import RecipeError
 from isoflop.models.decoder import Decoder
 from isoflop.models.decoder_weights import DecoderWeights
+from isoflop.serving.beam import BeamSearch, beam_problem, blocks_needed
 from isoflop.serving.cache import BlockPool
 from isoflop.serving.drafts import DraftModel
 from isoflop.serving.forward import rows_are_independent
@@ -71,19 +72,7 @@ class Engine:
         config: EngineConfig | None = None,
         draft: Decoder | DecoderWeights | None = None,
     ) -> None:
-        if draft is not None and draft.config.vocab_size != model.config.vocab_size:
-            raise RecipeError(
-                f"the draft model has {draft.config.vocab_size} tokens, the model "
-                f"{model.config.vocab_size}",
-                where="draft model",
-                fix="Take one that was trained with the same tokenizer",
-            )
-        if draft is not None and draft.config.max_seq_len < model.config.max_seq_len:
-            raise RecipeError(
-                f"the draft model's context is {draft.config.max_seq_len}, the model's "
-                f"{model.config.max_seq_len}",
-                where="draft model",
-            )
+        _check_draft(model, draft)
         self.config = config or EngineConfig()
         self.max_seq_len = model.config.max_seq_len
         self.vocab_size = model.config.vocab_size
@@ -103,6 +92,7 @@ class Engine:
         self.independent = rows_are_independent(self.model, self.config.token_budget)
         """Whether answers are the same bits whatever runs beside them, measured at the start."""
         self._requests: dict[int, list[AnswerInProgress]] = {}
+        self._beams: dict[int, BeamSearch] = {}
         self._next_id = 0
         self._prompt_tokens = self._cached_tokens = self._new_tokens = 0
         self._drafted = self._accepted = 0
@@ -124,6 +114,11 @@ class Engine:
         if not self.scheduler.fits(len(request.prompt) + request.max_new_tokens):
             blocks = self.scheduler.pool.n_blocks
             return f"the engine's cache of {blocks * BLOCK} tokens cannot hold this request"
+        if request.beams:
+            problem = beam_problem(request)
+            if problem is None and blocks_needed(request) > self.scheduler.pool.n_blocks:
+                problem = "the engine's cache cannot hold so many beams"
+            return problem
         return None
 
     def add(self, request: Request, sink: Sink) -> int:
@@ -141,7 +136,10 @@ class Engine:
             first = sequences[0] if sequences else None
             sequence = AnswerInProgress.begin(request, choice, sink, self.vocab_size, first)
             sequences.append(sequence)
-            self.scheduler.add(sequence)
+            if not request.beams:
+                self.scheduler.add(sequence)
+        if request.beams:
+            self._beams[number] = BeamSearch(request, self.scheduler.pool, self.model)
         self._requests[number] = sequences
         self._prompt_tokens += len(request.prompt) * request.n
         return number
@@ -150,6 +148,9 @@ class Engine:
         """Forget a request and free its memory; nothing happens if it has ended."""
         for sequence in self._requests.pop(number, []):
             self.scheduler.remove(sequence)
+        search = self._beams.pop(number, None)
+        if search is not None:
+            search.close()
 
     @property
     def busy(self) -> bool:
@@ -170,9 +171,12 @@ class Engine:
         """Compute one batch and tell the news; False if there was nothing to do."""
         self._draft()
         works = self.scheduler.plan()
-        if not works:
-            return False
         units = [unit for work in works for unit in work.units]
+        searches = [(key, one) for key, one in self._beams.items() if one.begin()]
+        if not works and not searches:
+            return False
+        searched = [one.units(self.config.token_budget) for _, one in searches]
+        units += [unit for group in searched for unit in group]
         hidden_ND = self.model.hidden(units)
         if self._draft_model is not None:
             self._draft_model.follow(works)
@@ -190,12 +194,20 @@ class Engine:
             if sequence.request.embed:
                 sequence.pool_states(first.start, hidden_ND[row : row + n_rows])
             row += n_rows
+        spans_of_beams: list[slice] = []
+        for (_, search), group in zip(searches, searched, strict=True):
+            row += sum(len(unit.tokens) for unit in group)
+            spans_of_beams.append(slice(len(wanted), len(wanted) + search.n_rows))
+            wanted += range(row - search.n_rows, row)
         logits = self._logits(hidden_ND, wanted)
         likeliest = logits.argmax(-1).tolist()
         for work, (position, at, count) in zip(works, spans, strict=True):
             self.scheduler.computed(work)
             rows = slice(at, at + count)
             self._advance(work, position, logits[rows], likeliest[rows])
+        for (number, search), rows in zip(searches, spans_of_beams, strict=True):
+            if search.n_rows and search.take(logits[rows]):
+                self._tell_beams(number, search)
         return True
 
     def answer(self, requests: Sequence[Request]) -> list[list[Answer]]:
@@ -233,9 +245,7 @@ class Engine:
             left = sequence.n_prompt + sequence.request.max_new_tokens - n_known - 1
             if sequence.waits_for_prompt or left <= 0 or sequence.n_computed < n_known - 1:
                 continue
-            room = self.scheduler.reserve(
-                sequence, n_known + min(self.config.draft_tokens, left)
-            )
+            room = self.scheduler.reserve(sequence, n_known + min(self.config.draft_tokens, left))
             guessing.append(sequence)
             most.append(max(0, room - n_known))
         if self._draft_model is not None:
@@ -298,6 +308,23 @@ class Engine:
                 self._end(sequence)
             sequence.sink(output)
 
+    def _tell_beams(self, number: int, search: BeamSearch) -> None:
+        """Tell the answers of a search that is over."""
+        sequences = list(self._requests[number])
+        search.close()
+        del self._beams[number]
+        for sequence, found in zip(sequences, search.best(), strict=True):
+            text = ""
+            finish: Finish | None = None
+            for token in found.ids:
+                piece, finish = sequence.add(token, None, self._token_bytes)
+                text += piece
+            self._new_tokens += len(found.ids)
+            output = sequence.news(text, finish)
+            self._end(sequence)
+            if output is not None:
+                sequence.sink(output)
+
     def _end(self, sequence: AnswerInProgress) -> None:
         self.scheduler.remove(sequence)
         for number, sequences in list(self._requests.items()):
@@ -307,6 +334,22 @@ class Engine:
                     self._requests[number] = left
                 else:
                     del self._requests[number]
+
+
+def _check_draft(model: Decoder | DecoderWeights, draft: Decoder | DecoderWeights | None) -> None:
+    if draft is not None and draft.config.vocab_size != model.config.vocab_size:
+        raise RecipeError(
+            f"the draft model has {draft.config.vocab_size} tokens, the model "
+            f"{model.config.vocab_size}",
+            where="draft model",
+            fix="Take one that was trained with the same tokenizer",
+        )
+    if draft is not None and draft.config.max_seq_len < model.config.max_seq_len:
+        raise RecipeError(
+            f"the draft model's context is {draft.config.max_seq_len}, the model's "
+            f"{model.config.max_seq_len}",
+            where="draft model",
+        )
 
 
 def _joined(outputs: Sequence[Output], ids: tuple[int, ...]) -> Answer:

@@ -127,13 +127,26 @@ class AnswerInProgress(Progress):
         Args:
             likeliest: Where the logits are largest.
         """
-        request = self.request
         token = likeliest
         if not self.takes_likeliest:
             chosen = self._choose(logits_V, position)
             if chosen is None:
                 return "", "stop"
             token = chosen
+        return self.add(token, logits_V, token_bytes)
+
+    def add(
+        self,
+        token: int,
+        logits_V: npt.NDArray[np.float32] | None,
+        token_bytes: Sequence[bytes],
+    ) -> tuple[str, Finish | None]:
+        """Add a token: the text it releases, and whether the answer ends.
+
+        Args:
+            logits_V: It was chosen from; None where no log-probability is asked for.
+        """
+        request = self.request
         self.tokens.append(token)
         if self.counts is not None:
             self.counts[1][token] += 1
@@ -144,7 +157,7 @@ class AnswerInProgress(Progress):
         ends = token in request.stop_ids
         if not ends:
             text = self.stream.push(request.visible.get(token, token_bytes[token]))
-        if request.logprobs is not None:
+        if request.logprobs is not None and logits_V is not None:
             score = self._score(logits_V, token)
             self.scores.append((begin, self.stream.decoded, score))
         if ends or self.stream.stopped is not None:
