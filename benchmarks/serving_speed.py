@@ -1,4 +1,4 @@
-"""How fast the serving engine writes on this CPU: 32, 8 and 4 bits, batch 1 and 8, beside transformers.
+"""How fast the serving engine writes on this CPU, in 32, 8 and 4 bits, beside transformers.
 
 All write greedily after the same prompts, in turns in one process, from random weights of Llama's
 shape. What counts is the time from one token to the next, its lowest tenth over all rounds: what
@@ -140,13 +140,10 @@ Writer = Callable[[torch.Tensor, Clock], list[list[int]]]
 def writer_of(weights: DecoderWeights) -> Writer:
     """Our engine."""
     engine = Engine(weights, [b"x"] * weights.config.vocab_size, EngineConfig(draft_tokens=0))
-    print(f"rows independent: {engine.independent}") if not engine.independent else None
 
     def write(ids: torch.Tensor, clock: Clock) -> list[list[int]]:
-        answers: dict[int, list[int]] = {}
-        for place, row in enumerate(ids.tolist()):
+        for row in ids.tolist():
             engine.add(Request(tuple(row), NEW, GREEDY), lambda _: None)
-            answers[place] = row
         running = list(engine.scheduler.waiting)
         clock.start()
         while engine.busy:
@@ -262,8 +259,10 @@ def main() -> None:
         found, bandwidths[size] = measure(size, arguments)
         rows += found
     if arguments.json:
-        document = {"threads": arguments.threads, "native": library().why,
-                    "bytes_per_second": bandwidths, "rows": [asdict(row) for row in rows]}  # fmt: skip
+        document = {
+            "threads": arguments.threads, "native": library().why, "bytes_per_second": bandwidths,
+            "rows": [asdict(row) for row in rows],
+        }  # fmt: skip
         print(json.dumps(document, indent=2))
         return
     said = ", ".join(f"{size}: {value / 1e9:.1f} GB/s" for size, value in bandwidths.items())

@@ -35,7 +35,7 @@ class Hypothesis:
 
     def score(self, length_penalty: float) -> float:
         """What answers are ranked by: logprob / length^penalty."""
-        return self.logprob / len(self.ids) ** length_penalty
+        return self.logprob / float(len(self.ids) ** length_penalty)
 
 
 def beam_problem(request: Request) -> str | None:
@@ -45,8 +45,12 @@ def beam_problem(request: Request) -> str | None:
         return f"n = {request.n} answers are asked of {request.beams} beams"
     if request.max_new_tokens < 1:
         return "a beam search writes at least one token"
-    if sampling != Sampling(temperature=sampling.temperature, seed=sampling.seed):
-        return "beam search takes the model's own probabilities: no penalty, bias, top or min"
+    plain = Sampling(temperature=sampling.temperature, seed=sampling.seed)
+    if sampling != plain or sampling.temperature not in (0, 1):
+        return (
+            "beam search takes the model's own probabilities: no temperature, penalty, bias, "
+            "top_k, top_p or min_p"
+        )
     for name, given in (
         ("stop strings", request.stop), ("a grammar", request.grammar),
         ("log-probabilities", request.logprobs is not None), ("an embedding", request.embed),

@@ -18,7 +18,7 @@ from torch import Tensor
 from isoflop.models.decoder import Decoder
 from isoflop.models.decoder_weights import DecoderWeights, weights_of
 from isoflop.models.native.decode import NativeDecoder, decodes
-from isoflop.serving.forward import PagedDecoder, Paged, Unit
+from isoflop.serving.forward import Paged, PagedDecoder, Unit
 from isoflop.serving.settings import BLOCK
 
 

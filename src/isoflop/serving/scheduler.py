@@ -8,7 +8,6 @@ again later. Not for computing (`forward.py`), nor for choosing and sending toke
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
