@@ -1,8 +1,8 @@
 """How fast the serving engine writes on this CPU, in 32, 8 and 4 bits, beside transformers.
 
 All write greedily after the same prompts, in turns in one process, from random weights of Llama's
-shape. What counts is the time from one token to the next, its lowest tenth over all rounds: what
-else the machine does makes steps longer and none shorter. The bound is the time in which a step's
+shape. What counts is the least time from one token to the next over all rounds: what else the machine
+does makes steps longer and none shorter. The bound is the time in which a step's
 weights, keys and values are read once, at the bandwidth measured in the same run. With `--lookup`,
 what guessing ahead by prompt lookup gains on a text that repeats itself. Not for quality, nor for
 the network.
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 
@@ -203,13 +202,13 @@ def measure(size: str, arguments: Arguments) -> tuple[list[Row], float]:
             said = {name: write(ids, clocks[name]) for name, write in writers.items()}
             if turn == 0:
                 assert said["32 bits"] == said[PEER], "the two do not write the same"
-        seconds = {name: float(np.quantile(clock.steps, 0.1)) for name, clock in clocks.items()}
+        seconds = {name: min(clock.steps) for name, clock in clocks.items()}
         for name in writers:
             n_bytes = stored.get(name, stored["32 bits"]).n_bytes + batch * cache_bytes
             rows.append(
                 Row(
                     size, name, batch, batch / seconds[name],
-                    1e3 * float(np.quantile(clocks[name].cpu, 0.1)) / batch,
+                    1e3 * min(clocks[name].cpu) / batch,
                     seconds[PEER] / seconds[name], n_bytes / bandwidth / seconds[name],
                 )
             )  # fmt: skip
