@@ -1,20 +1,23 @@
 """How fast the serving engine writes on this CPU, in 32, 8 and 4 bits, beside transformers.
 
 All write greedily after the same prompts, in turns in one process, from random weights of Llama's
-shape. What counts is the least time from one token to the next over all rounds: what else the machine
-does makes steps longer and none shorter. The bound is the time in which a step's
-weights, keys and values are read once, at the bandwidth measured in the same run. With `--lookup`,
-what guessing ahead by prompt lookup gains on a text that repeats itself. Not for quality, nor for
-the network.
+shape. What counts is the least time from one token to the next over all rounds: what else the
+machine does makes steps longer and none shorter. The bound is the time in which a step's weights,
+keys and values are read once, at the bandwidth measured in the same run. With `--lookup`, what
+guessing ahead by prompt lookup gains on a text that repeats itself. Not for quality, nor for the
+network.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +59,10 @@ class Arguments:
     threads: int = 2
     lookup: bool = False
     """Measure prompt lookup instead."""
+    llama: Path | None = None
+    """Directory of the npm package node-llama-cpp: llama.cpp writes too, batch 1."""
+    tokenizer: Path | None = None
+    """A tokenizer for its files, which have none otherwise; of at most 8,192 ids."""
     json: bool = False
 
 
@@ -68,11 +75,11 @@ class Row:
     batch: int
     tokens_per_second: float
     cpu_milliseconds_per_token: float
-    """Of all threads together, waiting ones included."""
+    """Of all threads together, waiting ones included; 0 where it is not known."""
     ratio: float
     """Tokens/s over those of transformers."""
     share_of_bound: float
-    """Of the tokens/s at which a step's bytes would be read at full bandwidth."""
+    """Of the tokens/s at which a step's bytes would be read at full bandwidth; 0 as above."""
 
 
 class Clock:
@@ -212,7 +219,30 @@ def measure(size: str, arguments: Arguments) -> tuple[list[Row], float]:
                     seconds[PEER] / seconds[name], n_bytes / bandwidth / seconds[name],
                 )
             )  # fmt: skip
+        if batch == 1 and arguments.llama is not None:
+            for name, milliseconds in llama_milliseconds(decoder, arguments).items():
+                ratio = 1e3 * seconds[PEER] / milliseconds
+                rows.append(Row(size, name, 1, 1e3 / milliseconds, 0.0, ratio, 0.0))
     return rows, bandwidth
+
+
+def llama_milliseconds(decoder: Decoder, arguments: Arguments) -> dict[str, float]:
+    """Least milliseconds between two tokens in llama.cpp, by format."""
+    from isoflop.compression.gguf import export_gguf
+    from isoflop.models.convert import save_model
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(decoder, Path(folder) / "model", arguments.tokenizer)
+        for name in ("f32", "q8_0", "q4_0"):
+            path = Path(folder) / f"{name}.gguf"
+            export_gguf(Path(folder) / "model", path, name)
+            numbers = (arguments.threads, PROMPT, NEW, arguments.rounds)
+            script = Path(__file__).with_name("llama_speed.mjs")
+            command = ["node", str(script), str(arguments.llama), str(path), *map(str, numbers)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[f"llama.cpp {name}"] = float(json.loads(said.stdout)["milliseconds"])
+    return found
 
 
 def lookup_gain(size: str, arguments: Arguments) -> dict[str, Any]:

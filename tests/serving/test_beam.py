@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from isoflop.core.errors import RecipeError
+from isoflop.core.errors import ArtifactError, RecipeError
+from isoflop.loading import load
+from isoflop.models.convert import save_model
 from isoflop.models.decoder import Decoder
 from isoflop.serving.engine import Engine
 from isoflop.serving.request import Request
 from isoflop.serving.sampler import Sampling
-from isoflop.serving.settings import EngineConfig
+from isoflop.serving.service import open_service
+from isoflop.serving.settings import EngineConfig, Settings
 
 BYTES = [bytes([65 + index % 26]) for index in range(97)]
 
@@ -118,3 +124,57 @@ def test_what_beams_cannot_do_is_refused(decoder_of: Callable[..., Decoder]) -> 
     ):
         with pytest.raises(RecipeError, match=words):
             engine.add(request, lambda _: None)
+
+
+# --- over the network ----------------------------------------------------------------------
+
+
+def test_the_api_tells_the_best_answers_of_a_search(served: Any, model_dir: Path) -> None:
+    model = load(model_dir)
+    ids = tuple(model.tokenizer.encode("loss token"))
+    body = {"model": "tiny", "prompt": "loss token", "max_tokens": 12, "n": 2, "ignore_eos": True}
+    status, said, _ = served.ask("/v1/completions", {**body, "beam_width": 3})
+    assert status == 200
+    (wanted,) = served.service.engine.__class__(
+        model.decoder, served.service.vocabulary.bytes_of
+    ).answer([Request(ids, 12, beams=3, n=2)])
+    assert [choice["text"] for choice in said["choices"]] == [answer.text for answer in wanted]
+    assert said["usage"]["completion_tokens"] == 24
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
+    status, said, _ = served.ask("/v1/chat/completions", {**chat, "beam_width": 2})
+    assert (status, len(said["choices"])) == (200, 1)
+    assert served.idle()
+    for more, words in (
+        ({"beam_width": 1}, "2 answers are asked of 1 beams"),
+        ({"beam_width": 3, "temperature": 0.5}, "own probabilities"),
+        ({"length_penalty": 2.0}, "goes with beam_width"),
+        ({"beam_width": 3, "stop": "a"}, "stop strings"),
+    ):
+        status, said, _ = served.ask("/v1/completions", {**body, **more})
+        assert status == 400
+        assert words in said["error"]["message"]
+
+
+def test_a_server_with_a_draft_model_says_the_same(
+    served: Any,
+    serving: Callable[..., AbstractContextManager[Any]],
+    model_dir: Path,
+    decoder_of: Callable[..., Decoder],
+    tmp_path: Path,
+) -> None:
+    body = {"model": "tiny", "prompt": "loss token", "max_tokens": 40, "seed": 4}
+    _, wanted, _ = served.ask("/v1/completions", body)
+    vocab = load(model_dir).decoder.config.vocab_size
+    small = decoder_of(vocab, d_model=16, n_layers=1, max_seq_len=256)
+    save_model(small, tmp_path / "small", model_dir)
+    with serving(draft_model=tmp_path / "small") as drafted:
+        _, said, _ = drafted.ask("/v1/completions", body)
+        assert drafted.service.engine.load().drafted > 0
+    assert said["choices"] == wanted["choices"]
+    other = tmp_path / "tokenizer"
+    other.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (other / name).write_text((model_dir / name).read_text() + " ")
+    save_model(small, tmp_path / "other", other)
+    with pytest.raises(ArtifactError, match="not that of the model it guesses for"):
+        open_service(model_dir, Settings(draft_model=tmp_path / "other"))
