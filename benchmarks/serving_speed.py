@@ -1,29 +1,37 @@
-"""How fast the serving engine writes on this CPU: tokens/s at batch 1 and 8, beside transformers.
+"""How fast the serving engine writes on this CPU, in 32, 8 and 4 bits, beside transformers.
 
-Both decode the same random Llama-shaped model greedily, in turns in one process; the least time
-of several rounds counts, in CPU-seconds of the process, so that what else the machine does falls
-away. The bound is the time in which the weights can be read once a step, at the
-bandwidth measured in the same run. Not for quality, nor for the network.
+All write greedily after the same prompts, in turns in one process, from random weights of Llama's
+shape. What counts is the least time from one token to the next over all rounds: what else the
+machine does makes steps longer and none shorter. The bound is the time in which a step's weights,
+keys and values are read once, at the bandwidth measured in the same run. With `--lookup`, what
+guessing ahead by prompt lookup gains on a text that repeats itself. Not for quality, nor for the
+network.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
+from isoflop.compression.quantize import plan_bits, quantize_decoder
 from isoflop.models.build import build_model
 from isoflop.models.config import DECODER_FORMS, DecoderConfig
 from isoflop.models.decoder import Decoder
+from isoflop.models.decoder_weights import DecoderWeights, weights_of
 from isoflop.models.hugging_face_config import hugging_face_config
 from isoflop.models.hugging_face_tensors import links
 from isoflop.models.initialise import initialise
+from isoflop.models.native.build import library
 from isoflop.serving.engine import Engine
 from isoflop.serving.request import Request
 from isoflop.serving.sampler import Sampling
@@ -36,52 +44,74 @@ SIZES = {
              "d_ff": 2048, "vocab_size": 16384},
 }  # fmt: skip
 PROMPT, NEW = 32, 48
+GREEDY = Sampling(temperature=0)
+PEER = "transformers"
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What to measure."""
 
-    size: str = "10M"
-    """10M or 100M."""
-    rounds: int = 4
-    threads: int = 1
+    sizes: tuple[str, ...] = ("10M", "100M")
+    """Of 10M and 100M."""
+    batches: tuple[int, ...] = (1, 8)
+    rounds: int = 6
+    threads: int = 2
+    lookup: bool = False
+    """Measure prompt lookup instead."""
+    llama: Path | None = None
+    """Directory of the npm package node-llama-cpp: llama.cpp writes too, batch 1."""
+    tokenizer: Path | None = None
+    """A tokenizer for its files, which have none otherwise; of at most 8,192 ids."""
     json: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One batch size."""
+    """One writer at one batch size."""
 
+    size: str
+    writer: str
     batch: int
     tokens_per_second: float
-    peer_tokens_per_second: float
+    cpu_milliseconds_per_token: float
+    """Of all threads together, waiting ones included; 0 where it is not known."""
     ratio: float
-    """Ours over transformers'."""
+    """Tokens/s over those of transformers."""
     share_of_bound: float
-    """Of the tokens/s at which the weights would be read at full bandwidth, once a step."""
+    """Of the tokens/s at which a step's bytes would be read at full bandwidth; 0 as above."""
 
 
-def decoding_seconds(write: Callable[[int], object]) -> float:
-    """Seconds of `NEW` tokens after the first: the prompt's time is taken off."""
-    times = []
-    for n_new in (1, NEW + 1):
-        began = time.process_time()
-        write(n_new)
-        times.append(time.process_time() - began)
-    return times[1] - times[0]
+class Clock:
+    """Seconds between tokens."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.cpu: list[float] = []
+        self._last = (0.0, 0.0)
+
+    def start(self) -> None:
+        """What comes now is not counted up to the next `tick`."""
+        self._last = (0.0, 0.0)
+
+    def tick(self) -> None:
+        """A token is there."""
+        now = (time.perf_counter(), time.process_time())
+        if self._last[0]:
+            self.steps.append(now[0] - self._last[0])
+            self.cpu.append(now[1] - self._last[1])
+        self._last = now
 
 
 def read_bandwidth() -> float:
-    """Bytes/s at which a matrix too large for caches is read by a product, as in decoding."""
-    weight = torch.randn(16_384, 4096)
-    x = torch.randn(4, 4096)
+    """Bytes/s at which memory too large for caches is read, by all threads."""
+    numbers = torch.zeros(64 * 2**20)
     best = float("inf")
-    for _ in range(5):
-        began = time.process_time()
-        torch.nn.functional.linear(x, weight)
-        best = min(best, time.process_time() - began)
-    return weight.numel() * 4 / best
+    for _ in range(6):
+        began = time.perf_counter()
+        numbers.sum()
+        best = min(best, time.perf_counter() - began)
+    return numbers.numel() * 4 / best
 
 
 def peer_of(decoder: Decoder) -> Any:
@@ -101,67 +131,177 @@ def peer_of(decoder: Decoder) -> Any:
     return theirs
 
 
-def measure(arguments: Arguments) -> dict[str, Any]:
-    """All rows."""
-    torch.set_num_threads(arguments.threads)
-    config = DecoderConfig(
-        **{**SIZES[arguments.size], **DECODER_FORMS["llama"], "max_seq_len": 256}
-    )
-    decoder = build_model(config)
+def make_decoder(size: str) -> Decoder:
+    """A random decoder of Llama's shape."""
+    shape = {**SIZES[size], **DECODER_FORMS["llama"], "max_seq_len": 256}
+    decoder = build_model(DecoderConfig(**shape))
     initialise(decoder, 0)
     assert isinstance(decoder, Decoder)
-    theirs = peer_of(decoder)
-    n_bytes = 4 * sum(parameter.numel() for parameter in decoder.parameters())
-    engine = Engine(decoder, [b"x"] * config.vocab_size, EngineConfig(draft_tokens=0))
-    draw = torch.Generator().manual_seed(1)
-    rows = []
-    for batch in (1, 8):
+    return decoder
+
+
+Writer = Callable[[torch.Tensor, Clock], list[list[int]]]
+
+
+def writer_of(weights: DecoderWeights) -> Writer:
+    """Our engine."""
+    engine = Engine(weights, [b"x"] * weights.config.vocab_size, EngineConfig(draft_tokens=0))
+
+    def write(ids: torch.Tensor, clock: Clock) -> list[list[int]]:
+        for row in ids.tolist():
+            engine.add(Request(tuple(row), NEW, GREEDY), lambda _: None)
+        running = list(engine.scheduler.waiting)
+        clock.start()
+        while engine.busy:
+            engine.step()
+            if all(sequence.n_new for sequence in running):
+                clock.tick()
+        return [sequence.tokens[PROMPT:] for sequence in running]
+
+    return write
+
+
+def peer_writer(theirs: Any) -> Writer:
+    """transformers' `generate`."""
+    import transformers
+
+    class Ticking(transformers.StoppingCriteria):  # type: ignore[misc]
+        clock = Clock()
+
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            self.clock.tick()
+            return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    ticking = Ticking()
+
+    def write(ids: torch.Tensor, clock: Clock) -> list[list[int]]:
+        ticking.clock = clock
+        clock.start()
+        said = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW,
+            do_sample=False, pad_token_id=0, eos_token_id=None,
+            stopping_criteria=transformers.StoppingCriteriaList([ticking]),
+        )  # fmt: skip
+        out: list[list[int]] = said[:, PROMPT:].tolist()
+        return out
+
+    return write
+
+
+def measure(size: str, arguments: Arguments) -> tuple[list[Row], float]:
+    """All rows of one size, and the bandwidth in bytes/s."""
+    decoder = make_decoder(size)
+    stored = {"32 bits": weights_of(decoder)}
+    for bits in (8, 4):
+        packed = quantize_decoder(decoder, plan_bits(decoder, bits, 32))
+        tensors = {**stored["32 bits"].tensors, **packed}
+        stored[f"{bits} bits"] = DecoderWeights(decoder.config, tensors)
+    writers = {PEER: peer_writer(peer_of(decoder))}
+    writers |= {name: writer_of(weights) for name, weights in stored.items()}
+    config, draw = decoder.config, torch.Generator().manual_seed(1)
+    cache_bytes = 8 * config.n_layers * config.n_kv_heads * config.head_dim * (PROMPT + NEW / 2)
+    bandwidth, rows = 0.0, []
+    for batch in arguments.batches:
         ids = torch.randint(config.vocab_size, (batch, PROMPT), generator=draw)
-
-        def ours(n_new: int, ids: torch.Tensor = ids) -> list[list[int]]:
-            greedy = Sampling(temperature=0)
-            asked = [Request(tuple(row), n_new, greedy) for row in ids.tolist()]
-            return [list(answers[0].ids) for answers in engine.answer(asked)]
-
-        def peers(n_new: int, ids: torch.Tensor = ids) -> list[list[int]]:
-            said = theirs.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=n_new,
-                min_new_tokens=n_new, do_sample=False, pad_token_id=0, eos_token_id=None,
+        clocks = {name: Clock() for name in writers}
+        for turn in range(arguments.rounds):
+            bandwidth = max(bandwidth, read_bandwidth())
+            said = {name: write(ids, clocks[name]) for name, write in writers.items()}
+            if turn == 0:
+                assert said["32 bits"] == said[PEER], "the two do not write the same"
+        seconds = {name: min(clock.steps) for name, clock in clocks.items()}
+        for name in writers:
+            n_bytes = stored.get(name, stored["32 bits"]).n_bytes + batch * cache_bytes
+            rows.append(
+                Row(
+                    size, name, batch, batch / seconds[name],
+                    1e3 * min(clocks[name].cpu) / batch,
+                    seconds[PEER] / seconds[name], n_bytes / bandwidth / seconds[name],
+                )
             )  # fmt: skip
-            out: list[list[int]] = said[:, PROMPT:].tolist()
-            return out
+        if batch == 1 and arguments.llama is not None:
+            for name, milliseconds in llama_milliseconds(decoder, arguments).items():
+                ratio = 1e3 * seconds[PEER] / milliseconds
+                rows.append(Row(size, name, 1, 1e3 / milliseconds, 0.0, ratio, 0.0))
+    return rows, bandwidth
 
-        assert ours(8) == peers(8), "the two do not write the same"
-        mine, other = float("inf"), float("inf")
-        for _ in range(arguments.rounds):
-            mine = min(mine, decoding_seconds(ours))
-            other = min(other, decoding_seconds(peers))
-        bound = read_bandwidth() / n_bytes * batch
-        speed = batch * NEW / mine
-        rows.append(Row(batch, speed, batch * NEW / other, other / mine, speed / bound))
-    parameters = n_bytes // 4
-    return {"parameters": parameters, "threads": arguments.threads,
-            "read_gigabytes_per_second": read_bandwidth() / 1e9,
-            "rows": [asdict(row) for row in rows]}  # fmt: skip
+
+def llama_milliseconds(decoder: Decoder, arguments: Arguments) -> dict[str, float]:
+    """Least milliseconds between two tokens in llama.cpp, by format."""
+    from isoflop.compression.gguf import export_gguf
+    from isoflop.models.convert import save_model
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(decoder, Path(folder) / "model", arguments.tokenizer)
+        for name in ("f32", "q8_0", "q4_0"):
+            path = Path(folder) / f"{name}.gguf"
+            export_gguf(Path(folder) / "model", path, name)
+            numbers = (arguments.threads, PROMPT, NEW, arguments.rounds)
+            script = Path(__file__).with_name("llama_speed.mjs")
+            command = ["node", str(script), str(arguments.llama), str(path), *map(str, numbers)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[f"llama.cpp {name}"] = float(json.loads(said.stdout)["milliseconds"])
+    return found
+
+
+def lookup_gain(size: str, arguments: Arguments) -> dict[str, Any]:
+    """What prompt lookup gains where the text repeats itself: a random model soon writes a loop."""
+    decoder = make_decoder(size)
+    prompt = tuple((list(range(40, 48)) * 8)[:PROMPT])
+    engines = {
+        drafts: Engine(
+            decoder, [b"x"] * decoder.config.vocab_size, EngineConfig(draft_tokens=drafts)
+        )
+        for drafts in (0, 3, 7)
+    }
+    seconds = dict.fromkeys(engines, float("inf"))
+    said: dict[int, tuple[int, ...]] = {}
+    for _ in range(arguments.rounds):
+        for drafts, engine in engines.items():
+            began = time.perf_counter()
+            said[drafts] = engine.answer([Request(prompt, 160, GREEDY)])[0][0].ids
+            seconds[drafts] = min(seconds[drafts], time.perf_counter() - began)
+    assert len(set(said.values())) == 1, "drafts changed the answer"
+    loads = {drafts: engine.load() for drafts, engine in engines.items()}
+    return {
+        "size": size,
+        "tokens_per_second": {drafts: 160 / value for drafts, value in seconds.items()},
+        "accepted": {
+            drafts: load.accepted / load.drafted for drafts, load in loads.items() if load.drafted
+        },
+    }
 
 
 def main() -> None:
     """Measure and print."""
     warnings.simplefilter("ignore")
     arguments = tyro.cli(Arguments)
-    found = measure(arguments)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
+    torch.set_num_threads(arguments.threads)
+    if arguments.lookup:
+        for size in arguments.sizes:
+            print(json.dumps(lookup_gain(size, arguments)))
         return
-    print(f"{found['parameters']:,} parameters, {found['threads']} thread(s), "
-          f"{found['read_gigabytes_per_second']:.1f} GB/s")  # fmt: skip
-    print("| batch | tokens/s | transformers | ratio | share of the bandwidth bound |")
-    print("|---|---|---|---|---|")
-    for row in found["rows"]:
+    rows: list[Row] = []
+    bandwidths = {}
+    for size in arguments.sizes:
+        found, bandwidths[size] = measure(size, arguments)
+        rows += found
+    if arguments.json:
+        document = {
+            "threads": arguments.threads, "native": library().why, "bytes_per_second": bandwidths,
+            "rows": [asdict(row) for row in rows],
+        }  # fmt: skip
+        print(json.dumps(document, indent=2))
+        return
+    said = ", ".join(f"{size}: {value / 1e9:.1f} GB/s" for size, value in bandwidths.items())
+    print(f"{arguments.threads} thread(s); {said}; native library: {library().why}\n")
+    print("| model | batch | | tokens/s | CPU ms per token | × transformers | share of the bound |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
         print(
-            f"| {row['batch']} | {row['tokens_per_second']:.0f} | "
-            f"{row['peer_tokens_per_second']:.0f} | {row['ratio']:.2f} | "
-            f"{row['share_of_bound']:.0%} |"
+            f"| {row.size} | {row.batch} | {row.writer} | {row.tokens_per_second:.0f} | "
+            f"{row.cpu_milliseconds_per_token:.2f} | {row.ratio:.2f} | {row.share_of_bound:.0%} |"
         )
 
 

@@ -12,6 +12,8 @@ from isoflop.core.artifact import MANIFEST, read_manifest
 from isoflop.core.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from isoflop.data.tokenizer import Tokenizer
+    from isoflop.models.decoder_weights import DecoderWeights
     from isoflop.models.generate import Model
 
 
@@ -23,6 +25,31 @@ def load(directory: str | Path) -> Model:
         DataError: It has no tokenizer that can be read.
     """
     directory = Path(directory)
+    _check(directory)
+    # Only now, for it takes seconds: a wrong path is told at once.
+    from isoflop.data.tokenizer import load as load_tokenizer
+    from isoflop.models.convert import load_decoder
+    from isoflop.models.generate import Model
+
+    return Model(load_decoder(directory), load_tokenizer(directory))
+
+
+def load_weights(directory: str | Path) -> tuple[DecoderWeights, Tokenizer]:
+    """The weights of such a model, packed ones as they are stored, and its tokenizer.
+
+    Raises:
+        ArtifactError: As `load`.
+        DataError: As `load`.
+    """
+    directory = Path(directory)
+    _check(directory)
+    from isoflop.data.tokenizer import load as load_tokenizer
+    from isoflop.models import convert
+
+    return convert.load_weights(directory), load_tokenizer(directory)
+
+
+def _check(directory: Path) -> None:
     inside = directory / "model"
     if (inside / MANIFEST).exists():  # a run or a demo
         raise ArtifactError(
@@ -42,9 +69,3 @@ def load(directory: str | Path) -> Model:
             where=str(directory),
             fix="Copy the tokenizer.json and tokenizer_config.json it was trained with into it",
         )
-    # Only now, for it takes seconds: a wrong path is told at once.
-    from isoflop.data.tokenizer import load as load_tokenizer
-    from isoflop.models.convert import load_decoder
-    from isoflop.models.generate import Model
-
-    return Model(load_decoder(directory), load_tokenizer(directory))

@@ -238,3 +238,32 @@ def test_requests_that_can_never_be_answered_are_refused(
     assert not engine.busy
     with pytest.raises(RecipeError, match=r"cache_tokens = 1 .*; token_budget = 0"):
         EngineConfig(cache_tokens=1, token_budget=0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_draft_model_changes_no_token(
+    temperature: float, decoder_of: Callable[..., Decoder]
+) -> None:
+    decoder, draw = decoder_of(), random.Random(6)
+    requests = [
+        Request(tuple(draw.randrange(97) for _ in range(length)), 40, Sampling(temperature, seed=5))
+        for length in (1, 40, 70)
+    ]
+    wanted = alone(decoder, requests)
+    for draft in (decoder_of(), decoder_of(seed=1, d_model=16, n_layers=1)):
+        for config in ({}, {"cache_tokens": 224, "token_budget": 40}):
+            engine = Engine(decoder, BYTES, EngineConfig(draft_tokens=4, **config), draft)
+            got = [answers[0] for answers in engine.answer(requests)]
+            assert [answer.ids for answer in got] == [answer.ids for answer in wanted]
+            load = engine.load()
+            assert load.blocks_held == 0
+            assert load.drafted > 0
+            if draft.config == decoder.config and not config:
+                assert load.accepted == load.drafted  # it is the model itself
+
+
+def test_a_draft_model_of_other_tokens_is_refused(decoder_of: Callable[..., Decoder]) -> None:
+    with pytest.raises(RecipeError, match="96 tokens, the model 97"):
+        Engine(decoder_of(), BYTES, draft=decoder_of(96))
+    with pytest.raises(RecipeError, match="context is 64"):
+        Engine(decoder_of(), BYTES, draft=decoder_of(max_seq_len=64))

@@ -40,7 +40,9 @@ class ServeArguments(Arguments):
     most_waiting: int = 256
     """Answers that may wait; beyond them clients get 429."""
     draft_tokens: int = 3
-    """Tokens guessed ahead from the text so far while few answers run; 0 for none."""
+    """Tokens guessed ahead while few answers run; 0 for none. No answer depends on it."""
+    draft_model: Path | None = None
+    """A smaller model of the same tokenizer that guesses ahead; the text so far does otherwise."""
     safety: SafetyMode = "off"
     """What becomes of listed subjects and personal data: off, flag, redact or block."""
     safety_lists: Path | None = None
@@ -80,6 +82,7 @@ def run(args: list[str]) -> int:
         tools=arguments.tools,
         ledger=arguments.ledger,
         drain_seconds=arguments.drain_seconds,
+        draft_model=arguments.draft_model,
         engine=EngineConfig(
             cache_tokens=arguments.cache_tokens,
             token_budget=arguments.token_budget,

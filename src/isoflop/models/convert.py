@@ -34,15 +34,23 @@ from isoflop.core.hardware import machine
 from isoflop.models.accounting import count_parameters
 from isoflop.models.build import AnyModel, build_model
 from isoflop.models.card import CARD, last_evaluation, model_card, name_of
-from isoflop.models.config import EncoderConfig
+from isoflop.models.config import AnyConfig, DecoderConfig, EncoderConfig
 from isoflop.models.decoder import Decoder
+from isoflop.models.decoder_weights import DecoderWeights
 from isoflop.models.encoder import Encoder
 from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.hugging_face_config import OWN, architecture_of, hugging_face_config
 from isoflop.models.hugging_face_read import model_config
-from isoflop.models.hugging_face_tensors import links
+from isoflop.models.hugging_face_tensors import Link, links
 from isoflop.models.packed_weights import Packed
-from isoflop.models.stored_weights import CONFIG, INDEX, WEIGHTS, check, open_weights
+from isoflop.models.stored_weights import (
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    StoredWeights,
+    check,
+    open_weights,
+)
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILES = ("tokenizer.json", TOKENIZER_CONFIG, "chat_template.jinja")
@@ -110,18 +118,8 @@ def load_model(directory: Path, *, keep_dtype: bool = False) -> AnyModel:
         ArtifactError: A file is missing or damaged, the architecture is another one, or a
             tensor is missing, too many, or of the wrong shape; it is named.
     """
-    if not directory.is_dir():
-        raise ArtifactError("no such model directory", where=str(directory))
-    if (directory / MANIFEST).exists():
-        read_manifest(directory, "model", verify=True)
-    raw = read_json(directory / CONFIG)
-    config = model_config(raw, str(directory / CONFIG))
     with ExitStack() as opened:
-        stored = open_weights(directory, raw["architectures"][0], opened)
-        if isinstance(config, EncoderConfig):  # BERT is published under either name
-            config = replace(config, pair_head="cls.seq_relationship.weight" in stored.files)
-        own = raw["architectures"][0] == OWN
-        wanted = check(stored, config, OWN if own else architecture_of(config))
+        config, stored, wanted = _opened(directory, opened)
         with torch.device("meta"):
             model = build_model(config)
         tensors: dict[str, Tensor] = {}
@@ -130,6 +128,46 @@ def load_model(directory: Path, *, keep_dtype: bool = False) -> AnyModel:
             for name, tensor in zip(link.ours, loaded, strict=True):
                 tensors[name] = tensor if keep_dtype else tensor.float()
     return _filled(model, tensors).eval()
+
+
+def load_weights(directory: Path) -> DecoderWeights:
+    """Open the weights of a decoder, packed ones as they are stored and others as float32.
+
+    Raises:
+        ArtifactError: As `load_decoder`.
+    """
+    with ExitStack() as opened:
+        config, stored, wanted = _opened(directory, opened)
+        if not isinstance(config, DecoderConfig):
+            kind = type(config).__name__.removesuffix("Config").lower()
+            raise ArtifactError(
+                f"this is a {kind}, and a decoder is needed here", where=str(directory)
+            )
+        tensors: dict[str, Tensor | Packed] = {}
+        for link in wanted:
+            packed = stored.packed(link.theirs[0]) if len(link.theirs) == 1 else None
+            if packed is not None:
+                tensors[link.ours[0]] = packed
+                continue
+            loaded = link.load([stored.tensor(name) for name in link.theirs])
+            for name, tensor in zip(link.ours, loaded, strict=True):
+                tensors[name] = tensor.float().contiguous()
+    return DecoderWeights(config, tensors)
+
+
+def _opened(directory: Path, opened: ExitStack) -> tuple[AnyConfig, StoredWeights, Sequence[Link]]:
+    """The shape of a directory's model, its tensors, and which of ours they are; all checked."""
+    if not directory.is_dir():
+        raise ArtifactError("no such model directory", where=str(directory))
+    if (directory / MANIFEST).exists():
+        read_manifest(directory, "model", verify=True)
+    raw = read_json(directory / CONFIG)
+    config = model_config(raw, str(directory / CONFIG))
+    stored = open_weights(directory, raw["architectures"][0], opened)
+    if isinstance(config, EncoderConfig):  # BERT is published under either name
+        config = replace(config, pair_head="cls.seq_relationship.weight" in stored.files)
+    own = raw["architectures"][0] == OWN
+    return config, stored, check(stored, config, OWN if own else architecture_of(config))
 
 
 def _filled(model: AnyModel, tensors: Mapping[str, Tensor]) -> AnyModel:

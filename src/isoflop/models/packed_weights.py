@@ -103,6 +103,10 @@ class UnpackedFile:
         plain: Tensor = self._file.get_tensor(name)
         return plain
 
+    def is_packed(self, name: str) -> bool:
+        """Whether a tensor is stored in few bits."""
+        return name in self._packed
+
     def packed(self, name: str) -> Packed:
         """A packed tensor as it is stored."""
         read = self._file.get_tensor

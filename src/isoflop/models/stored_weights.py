@@ -23,7 +23,7 @@ from isoflop.models.accounting import count_parameters
 from isoflop.models.build import build_model
 from isoflop.models.config import AnyConfig, DecoderConfig, EncoderDecoderConfig
 from isoflop.models.hugging_face_tensors import IGNORED, Link, aliases, canonical_name, links
-from isoflop.models.packed_weights import UnpackedFile
+from isoflop.models.packed_weights import Packed, UnpackedFile
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 MOST_PARAMETERS = 1 << 50
@@ -49,6 +49,12 @@ class StoredWeights:
         file, stored = self.files[name]
         tensor: Tensor = file.get_tensor(stored)
         return tensor
+
+    def packed(self, name: str) -> Packed | None:
+        """Read a tensor as it is stored; None if it is not packed."""
+        file, stored = self.files[name]
+        packed: Packed | None = file.packed(stored) if file.is_packed(stored) else None
+        return packed
 
 
 def open_weights(directory: Path, architecture: str, opened: ExitStack) -> StoredWeights:

@@ -17,10 +17,14 @@ from torch import Tensor
 
 from isoflop.core.errors import RecipeError
 from isoflop.models.decoder import Decoder
+from isoflop.models.decoder_weights import DecoderWeights
+from isoflop.serving.beam import BeamSearch, beam_problem, blocks_needed
 from isoflop.serving.cache import BlockPool
-from isoflop.serving.forward import PagedDecoder, rows_are_independent
+from isoflop.serving.drafts import DraftModel
+from isoflop.serving.forward import rows_are_independent
+from isoflop.serving.native_forward import paged
 from isoflop.serving.request import Answer, Finish, Output, Request, Sink
-from isoflop.serving.scheduler import Scheduler, Work, prompt_lookup
+from isoflop.serving.scheduler import Scheduler, Work
 from isoflop.serving.sequence import AnswerInProgress
 from isoflop.serving.settings import BLOCK, EngineConfig
 
@@ -54,14 +58,24 @@ class Engine:
 
     Args:
         token_bytes: The bytes that each token id shows; b"" for those that show none.
+        draft: A smaller model of the same tokens, which guesses ahead; without it the text itself
+            does.
+
+    Raises:
+        RecipeError: The draft model has other tokens or a shorter context.
     """
 
     def __init__(
-        self, decoder: Decoder, token_bytes: Sequence[bytes], config: EngineConfig | None = None
+        self,
+        model: Decoder | DecoderWeights,
+        token_bytes: Sequence[bytes],
+        config: EngineConfig | None = None,
+        draft: Decoder | DecoderWeights | None = None,
     ) -> None:
+        _check_draft(model, draft)
         self.config = config or EngineConfig()
-        self.max_seq_len = decoder.config.max_seq_len
-        self.vocab_size = decoder.config.vocab_size
+        self.max_seq_len = model.config.max_seq_len
+        self.vocab_size = model.config.vocab_size
         self._token_bytes = token_bytes
         whole = -(-self.max_seq_len // BLOCK)
         asked = self.config.cache_tokens
@@ -70,13 +84,15 @@ class Engine:
             if asked is None
             else asked // BLOCK
         )
-        self.model = PagedDecoder(decoder, max(2, n_blocks))
+        self.model = paged(model, max(2, n_blocks))
+        self._draft_model = None if draft is None else DraftModel(draft, max(2, n_blocks))
         self.scheduler: Scheduler[AnswerInProgress] = Scheduler(
             BlockPool(max(2, n_blocks)), self.config.token_budget, self.config.most_running
         )
         self.independent = rows_are_independent(self.model, self.config.token_budget)
         """Whether answers are the same bits whatever runs beside them, measured at the start."""
         self._requests: dict[int, list[AnswerInProgress]] = {}
+        self._beams: dict[int, BeamSearch] = {}
         self._next_id = 0
         self._prompt_tokens = self._cached_tokens = self._new_tokens = 0
         self._drafted = self._accepted = 0
@@ -98,6 +114,11 @@ class Engine:
         if not self.scheduler.fits(len(request.prompt) + request.max_new_tokens):
             blocks = self.scheduler.pool.n_blocks
             return f"the engine's cache of {blocks * BLOCK} tokens cannot hold this request"
+        if request.beams:
+            problem = beam_problem(request)
+            if problem is None and blocks_needed(request) > self.scheduler.pool.n_blocks:
+                problem = "the engine's cache cannot hold so many beams"
+            return problem
         return None
 
     def add(self, request: Request, sink: Sink) -> int:
@@ -115,7 +136,10 @@ class Engine:
             first = sequences[0] if sequences else None
             sequence = AnswerInProgress.begin(request, choice, sink, self.vocab_size, first)
             sequences.append(sequence)
-            self.scheduler.add(sequence)
+            if not request.beams:
+                self.scheduler.add(sequence)
+        if request.beams:
+            self._beams[number] = BeamSearch(request, self.scheduler.pool, self.model)
         self._requests[number] = sequences
         self._prompt_tokens += len(request.prompt) * request.n
         return number
@@ -124,6 +148,9 @@ class Engine:
         """Forget a request and free its memory; nothing happens if it has ended."""
         for sequence in self._requests.pop(number, []):
             self.scheduler.remove(sequence)
+        search = self._beams.pop(number, None)
+        if search is not None:
+            search.close()
 
     @property
     def busy(self) -> bool:
@@ -144,10 +171,15 @@ class Engine:
         """Compute one batch and tell the news; False if there was nothing to do."""
         self._draft()
         works = self.scheduler.plan()
-        if not works:
-            return False
         units = [unit for work in works for unit in work.units]
+        searches = [(key, one) for key, one in self._beams.items() if one.begin()]
+        if not works and not searches:
+            return False
+        searched = [one.units(self.config.token_budget) for _, one in searches]
+        units += [unit for group in searched for unit in group]
         hidden_ND = self.model.hidden(units)
+        if self._draft_model is not None:
+            self._draft_model.follow(works)
         wanted: list[int] = []
         spans: list[tuple[int, int, int]] = []
         row = 0
@@ -162,10 +194,20 @@ class Engine:
             if sequence.request.embed:
                 sequence.pool_states(first.start, hidden_ND[row : row + n_rows])
             row += n_rows
+        spans_of_beams: list[slice] = []
+        for (_, search), group in zip(searches, searched, strict=True):
+            row += sum(len(unit.tokens) for unit in group)
+            spans_of_beams.append(slice(len(wanted), len(wanted) + search.n_rows))
+            wanted += range(row - search.n_rows, row)
         logits = self._logits(hidden_ND, wanted)
+        likeliest = logits.argmax(-1).tolist()
         for work, (position, at, count) in zip(works, spans, strict=True):
             self.scheduler.computed(work)
-            self._advance(work, position, logits[at : at + count])
+            rows = slice(at, at + count)
+            self._advance(work, position, logits[rows], likeliest[rows])
+        for (number, search), rows in zip(searches, spans_of_beams, strict=True):
+            if search.n_rows and search.take(logits[rows]):
+                self._tell_beams(number, search)
         return True
 
     def answer(self, requests: Sequence[Request]) -> list[list[Answer]]:
@@ -193,22 +235,32 @@ class Engine:
     # --- one step ---------------------------------------------------------------------------
 
     def _draft(self) -> None:
-        """Guess ahead where rows are free."""
+        """Guess ahead where few answers run."""
         running = self.scheduler.running
         if not self.config.draft_tokens or not 0 < len(running) <= _DRAFTED_WHILE_RUNNING:
             return
+        guessing, most = [], []
         for sequence in running:
-            if sequence.waits_for_prompt:
+            n_known = len(sequence.tokens)
+            left = sequence.n_prompt + sequence.request.max_new_tokens - n_known - 1
+            if sequence.waits_for_prompt or left <= 0 or sequence.n_computed < n_known - 1:
                 continue
-            left = sequence.n_prompt + sequence.request.max_new_tokens - len(sequence.tokens) - 1
-            most = min(self.config.draft_tokens, left)
-            sequence.drafts = prompt_lookup(sequence.tokens, most) if most > 0 else []
-            self._drafted += len(sequence.drafts)
+            room = self.scheduler.reserve(sequence, n_known + min(self.config.draft_tokens, left))
+            guessing.append(sequence)
+            most.append(max(0, room - n_known))
+        if self._draft_model is not None:
+            self._draft_model.guess(guessing, most)
+        else:
+            for sequence, n_tokens in zip(guessing, most, strict=True):
+                sequence.drafts = sequence.lookup.guess(sequence.tokens, n_tokens)
+        self._drafted += sum(len(sequence.drafts) for sequence in guessing)
 
     def _logits(self, hidden_ND: Tensor, rows: list[int]) -> npt.NDArray[np.float32]:
         if not rows:
             return np.empty((0, self.vocab_size), dtype=np.float32)
-        picked_ND = hidden_ND[torch.tensor(rows, device=hidden_ND.device)]
+        picked_ND = hidden_ND
+        if len(rows) < len(hidden_ND):
+            picked_ND = hidden_ND[torch.tensor(rows, device=hidden_ND.device)]
         parts = [
             self.model.logits(part).numpy(force=True)
             for part in torch.split(picked_ND, _LOGIT_ROWS)
@@ -220,8 +272,10 @@ class Engine:
         work: Work[AnswerInProgress],
         position: int,
         logits_RV: npt.NDArray[np.float32],
+        likeliest: Sequence[int],
     ) -> None:
-        """Take the logits of R positions from `position` on: score the prompt, add tokens."""
+        """Take the logits of R positions from `position` on, and where each are largest: score the
+        prompt, add tokens."""
         sequence = work.sequence
         n_known, drafts = len(sequence.tokens), sequence.drafts
         finish: Finish | None = None
@@ -235,13 +289,16 @@ class Engine:
         elif reached_end:
             for row in range(n_known - 1 - position, len(logits_RV)):
                 guessed = position + row + 1 - n_known
-                piece, finish = sequence.take(logits_RV[row], position + row + 1, self._token_bytes)
+                piece, finish = sequence.take(
+                    logits_RV[row], likeliest[row], position + row + 1, self._token_bytes
+                )
                 text += piece
                 right = guessed < len(drafts) and sequence.tokens[-1] == drafts[guessed]
                 self._accepted += right
                 if finish is not None or not right:
                     break
             sequence.n_computed = min(sequence.n_computed, len(sequence.tokens) - 1)
+            sequence.n_drafted = min(sequence.n_drafted, len(sequence.tokens) - 1)
             self._new_tokens += len(sequence.tokens) - n_known
         sequence.drafts = []
         output = sequence.news(text, finish)
@@ -250,6 +307,23 @@ class Engine:
                 self._cached_tokens += sequence.n_cached
                 self._end(sequence)
             sequence.sink(output)
+
+    def _tell_beams(self, number: int, search: BeamSearch) -> None:
+        """Tell the answers of a search that is over."""
+        sequences = list(self._requests[number])
+        search.close()
+        del self._beams[number]
+        for sequence, found in zip(sequences, search.best(), strict=True):
+            text = ""
+            finish: Finish | None = None
+            for token in found.ids:
+                piece, finish = sequence.add(token, None, self._token_bytes)
+                text += piece
+            self._new_tokens += len(found.ids)
+            output = sequence.news(text, finish)
+            self._end(sequence)
+            if output is not None:
+                sequence.sink(output)
 
     def _end(self, sequence: AnswerInProgress) -> None:
         self.scheduler.remove(sequence)
@@ -260,6 +334,22 @@ class Engine:
                     self._requests[number] = left
                 else:
                     del self._requests[number]
+
+
+def _check_draft(model: Decoder | DecoderWeights, draft: Decoder | DecoderWeights | None) -> None:
+    if draft is not None and draft.config.vocab_size != model.config.vocab_size:
+        raise RecipeError(
+            f"the draft model has {draft.config.vocab_size} tokens, the model "
+            f"{model.config.vocab_size}",
+            where="draft model",
+            fix="Take one that was trained with the same tokenizer",
+        )
+    if draft is not None and draft.config.max_seq_len < model.config.max_seq_len:
+        raise RecipeError(
+            f"the draft model's context is {draft.config.max_seq_len}, the model's "
+            f"{model.config.max_seq_len}",
+            where="draft model",
+        )
 
 
 def _joined(outputs: Sequence[Output], ids: tuple[int, ...]) -> Answer:

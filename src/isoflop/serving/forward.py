@@ -11,7 +11,8 @@ Each row of the result depends on its own sequence alone, to the bit (on a CPU i
   prompt, or one token of an answer.
 
 `rows_are_independent` measures whether this machine keeps to it. Not for which tokens are
-computed when (`scheduler.py`) nor for training (`models/decoder.py`).
+computed when (`scheduler.py`), for training (`models/decoder.py`), nor for what the native library
+computes faster (`native_forward.py`).
 
 Shape suffixes: N rows (tokens of all units), S keys, D model width, H query heads, G key–value
 heads, K head width, V vocabulary.
@@ -21,11 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isoflop.models.config import DecoderConfig
 from isoflop.models.decoder import Attention, Block, Decoder, FeedForward, activate
 from isoflop.models.layers import (
     biased_attention,
@@ -45,11 +48,27 @@ _VECTOR, _PIECE = 64, 16_384
 class Unit:
     """Consecutive tokens of one sequence whose attention is computed together."""
 
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     start: int
     """Position of the first; all before it are in the cache, or in units before this one."""
-    blocks: tuple[int, ...]
+    blocks: Sequence[int]
     """The sequence's blocks, the last position of the unit among them."""
+
+
+class Paged(Protocol):
+    """A decoder with a key–value cache in blocks, by torch or by the native library."""
+
+    config: DecoderConfig
+    device: torch.device
+
+    def hidden(self, units: Sequence[Unit]) -> Tensor:
+        """(N, D) final normalised states of the units' tokens, in order; the cache is extended."""
+
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """(N, V) next-token logits of final states, float32."""
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Let one block hold what another does."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,12 @@ class PagedDecoder:
         filled_ND = F.pad(hidden_ND, (0, 0, 0, -n_rows % ROWS))
         out: Tensor = self.decoder.lm_head(filled_ND)[:n_rows].float()
         return out
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Let one block hold what another does."""
+        here, there = (slice(block * BLOCK, (block + 1) * BLOCK) for block in (source, target))
+        for memory in self._memory:
+            memory[there] = memory[here]
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
@@ -297,7 +322,7 @@ def _activated(kind: str, x: Tensor) -> Tensor:
     return out[: x.numel()].view(x.shape)
 
 
-def rows_are_independent(model: PagedDecoder, most_rows: int) -> bool:
+def rows_are_independent(model: Paged, most_rows: int) -> bool:
     """Whether the rows of one sequence are the same bits alone and among others, on this machine.
 
     Args:

@@ -1,7 +1,8 @@
 """The bodies of requests, as OpenAI's API has them; what is not named here is refused by name.
 
 Not for replies (`replies.py`). Beyond OpenAI's parameters there are vLLM's `top_k`, `min_p`,
-`repetition_penalty`, `stop_token_ids` and `ignore_eos`.
+`repetition_penalty`, `stop_token_ids` and `ignore_eos`, and our own `beam_width` and
+`length_penalty`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class SamplingBody(Body):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Seed | None = None
     n: Count | None = None
+    beam_width: Count | None = None
+    """Search for the likeliest answers with so many beams; the `n` best are told at the end."""
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None
+    """Beam search ranks by log-probability / length^penalty; 1 when None."""
     stop: Stop = None
     stop_token_ids: Tokens | None = None
     ignore_eos: bool = False

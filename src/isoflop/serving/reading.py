@@ -75,6 +75,7 @@ def completion_requests(service: Service, body: CompletionBody) -> list[Request]
                 first_choice=index * n, stop=_stops(body),
                 stop_ids=ends | set(body.stop_token_ids or ()), logprobs=body.logprobs,
                 prompt_logprobs=body.echo and body.logprobs is not None, guard=service.guard(),
+                **_beams(body),
             ),
         )
         for index, prompt in enumerate(prompts)
@@ -125,7 +126,7 @@ def chat_request(
             prompt=tuple(prompt), max_new_tokens=max(1, room) if asked is None else asked,
             sampling=_sampling(service, body), n=body.n or 1, stop=_stops(body), stop_ids=ends,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-            grammar=grammar, guard=service.guard(), visible=visible,
+            grammar=grammar, guard=service.guard(), visible=visible, **_beams(body),
         ),
     )  # fmt: skip
 
@@ -239,6 +240,13 @@ def _sampling(service: Service, body: SamplingBody) -> Sampling:
     return Sampling(
         **{key: value for key, value in given.items() if value is not None}, logit_bias=bias
     )
+
+
+def _beams(body: SamplingBody) -> dict[str, Any]:
+    if body.beam_width is None and body.length_penalty is not None:
+        raise Refusal(400, "length_penalty goes with beam_width", param="length_penalty")
+    penalty = 1.0 if body.length_penalty is None else body.length_penalty
+    return {"beams": body.beam_width or 0, "length_penalty": penalty}
 
 
 def _stops(body: SamplingBody) -> tuple[str, ...]:

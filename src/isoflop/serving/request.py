@@ -54,6 +54,11 @@ class Request:
     """Answers to the same prompt, each with random numbers of its own."""
     first_choice: int = 0
     """The number of the first of them, for its random numbers."""
+    beams: int = 0
+    """Search for the likeliest answers with so many beams instead of drawing them; the `n` best are
+    told when the search has ended. 0 draws."""
+    length_penalty: float = 1.0
+    """Beam search ranks answers by log-probability / length^penalty."""
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end an answer."""

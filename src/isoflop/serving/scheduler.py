@@ -8,7 +8,6 @@ again later. Not for computing (`forward.py`), nor for choosing and sending toke
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -37,6 +36,8 @@ class Progress:
     blocks: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     """Of the prompt's full blocks."""
+    n_drafted: int = 0
+    """Leading tokens whose keys and values the draft model has."""
 
     def __post_init__(self) -> None:
         self.hashes = block_hashes(self.tokens[: self.n_prompt])
@@ -103,6 +104,16 @@ class Scheduler(Generic[P]):
             self.waiting.remove(sequence)
         self._free(sequence)
 
+    def reserve(self, sequence: P, n_tokens: int) -> int:
+        """Give a running sequence memory for so many tokens, as far as there is some free: for how
+        many it has."""
+        while len(sequence.blocks) * BLOCK < n_tokens:
+            block = self.pool.allocate()
+            if block is None:
+                return len(sequence.blocks) * BLOCK
+            sequence.blocks.append(block)
+        return n_tokens
+
     def plan(self) -> list[Work[P]]:
         """What to compute now; empty if there is nothing to do."""
         left = self.token_budget
@@ -156,6 +167,7 @@ class Scheduler(Generic[P]):
                 break
             sequence.blocks.append(block)
         sequence.n_computed = sequence.n_cached = len(sequence.blocks) * BLOCK
+        sequence.n_drafted = sequence.n_computed
 
     def _work(self, sequence: P, most_tokens: int, planned: dict[int, Work[P]]) -> Work[P] | None:
         """The sequence's next units with memory for them; None if it had to give way itself."""
@@ -171,9 +183,12 @@ class Scheduler(Generic[P]):
             planned.pop(id(newest), None)
             if newest is sequence:
                 return None
-        tokens = sequence.tokens + sequence.drafts
-        blocks = tuple(sequence.blocks)
-        units = (Unit(tuple(tokens[at : at + size]), at, blocks) for at, size in spans)
+        known, drafts, blocks = sequence.tokens, sequence.drafts, sequence.blocks
+        n_known = len(known)
+        units = []
+        for at, size in spans:
+            drafted = drafts[max(0, at - n_known) : max(0, at + size - n_known)]
+            units.append(Unit(known[at : at + size] + drafted, at, blocks))
         return Work(sequence, tuple(units))
 
     def _preempt(self, sequence: P) -> None:
@@ -186,21 +201,5 @@ class Scheduler(Generic[P]):
         # From the end: a prefix is worth keeping longer than what follows it.
         for block in reversed(sequence.blocks):
             self.pool.release(block)
-        sequence.blocks, sequence.n_computed = [], 0
+        sequence.blocks, sequence.n_computed, sequence.n_drafted = [], 0, 0
         sequence.drafts = []
-
-
-def prompt_lookup(tokens: Sequence[int], most: int, longest: int = 3) -> list[int]:
-    """A guess of the next tokens: what followed the last tokens where they stood before
-    (prompt lookup decoding, Saxena 2023); empty if they never did.
-
-    Args:
-        most: Tokens guessed at most.
-        longest: Last tokens to look for, fewer where so many are not found.
-    """
-    for size in range(min(longest, len(tokens) - 1), 0, -1):
-        end = list(tokens[-size:])
-        for at in range(len(tokens) - size - 1, -1, -1):
-            if tokens[at + size - 1] == end[-1] and list(tokens[at : at + size]) == end:
-                return list(tokens[at + size : at + size + most])
-    return []

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from isoflop.serving.prompt_lookup import PromptLookup
 from isoflop.serving.request import (
     Finish,
     Grammar,
@@ -36,6 +37,7 @@ class AnswerInProgress(Progress):
     guard: Guard | None = field(kw_only=True)
     counts: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = field(kw_only=True)
     """(V,) how often each token occurs in prompt and answer, where that matters."""
+    lookup: PromptLookup = field(default_factory=PromptLookup)
     scores: list[tuple[int, int, TokenScore]] = field(default_factory=list)
     """Tokens not yet told, with the span of their characters in the text."""
     prompt_scores: list[TokenScore] = field(default_factory=list)
@@ -102,13 +104,70 @@ class AnswerInProgress(Progress):
         top = top_scores(logprobs_V, self.request.logprobs or 0)
         return TokenScore(token, float(logprobs_V[token]), top)
 
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether its next token is that with the largest logit."""
+        sampling = self.request.sampling
+        return (
+            sampling.temperature == 0
+            and not sampling.logit_bias
+            and self.counts is None
+            and self.grammar is None
+        )
+
     def take(
-        self, logits_V: npt.NDArray[np.float32], position: int, token_bytes: Sequence[bytes]
+        self,
+        logits_V: npt.NDArray[np.float32],
+        likeliest: int,
+        position: int,
+        token_bytes: Sequence[bytes],
     ) -> tuple[str, Finish | None]:
-        """Choose a token and add it: the text it releases, and whether the answer ends."""
+        """Choose a token and add it: the text it releases, and whether the answer ends.
+
+        Args:
+            likeliest: Where the logits are largest.
+        """
+        token = likeliest
+        if not self.takes_likeliest:
+            chosen = self._choose(logits_V, position)
+            if chosen is None:
+                return "", "stop"
+            token = chosen
+        return self.add(token, logits_V, token_bytes)
+
+    def add(
+        self,
+        token: int,
+        logits_V: npt.NDArray[np.float32] | None,
+        token_bytes: Sequence[bytes],
+    ) -> tuple[str, Finish | None]:
+        """Add a token: the text it releases, and whether the answer ends.
+
+        Args:
+            logits_V: It was chosen from; None where no log-probability is asked for.
+        """
         request = self.request
+        self.tokens.append(token)
+        if self.counts is not None:
+            self.counts[1][token] += 1
+        if self.grammar is not None:
+            self.grammar.accept(token)
+        begin = self.stream.decoded
+        text = ""
+        ends = token in request.stop_ids
+        if not ends:
+            text = self.stream.push(request.visible.get(token, token_bytes[token]))
+        if request.logprobs is not None and logits_V is not None:
+            score = self._score(logits_V, token)
+            self.scores.append((begin, self.stream.decoded, score))
+        if ends or self.stream.stopped is not None:
+            return text, "stop"
+        return text, "length" if self.n_new >= request.max_new_tokens else None
+
+    def _choose(self, logits_V: npt.NDArray[np.float32], position: int) -> int | None:
+        """A token by the request's sampling; None where the grammar allows no more."""
+        request, counts = self.request, self.counts
         values = logits_V.astype(np.float64)
-        counts = self.counts
         if counts is not None:
             values = adjusted(values, request.sampling, *counts)
         else:
@@ -117,25 +176,9 @@ class AnswerInProgress(Progress):
         if self.grammar is not None:
             allowed = self.grammar.allowed()
             if not allowed.any():
-                return "", "stop"
+                return None
             values = np.where(allowed, values, -np.inf)
-        token = choose(values, request.sampling, request.first_choice + self.choice, position)
-        self.tokens.append(token)
-        if counts is not None:
-            counts[1][token] += 1
-        if self.grammar is not None:
-            self.grammar.accept(token)
-        begin = self.stream.decoded
-        text = ""
-        ends = token in request.stop_ids
-        if not ends:
-            text = self.stream.push(request.visible.get(token, token_bytes[token]))
-        if request.logprobs is not None:
-            score = self._score(logits_V, token)
-            self.scores.append((begin, self.stream.decoded, score))
-        if ends or self.stream.stopped is not None:
-            return text, "stop"
-        return text, "length" if self.n_new >= request.max_new_tokens else None
+        return choose(values, request.sampling, request.first_choice + self.choice, position)
 
     def news(self, text: str, finish: Finish | None) -> Output | None:
         """What is to be told after a step, or None if that is nothing.

@@ -9,8 +9,8 @@ from typing import Any
 
 from isoflop.core.artifact import MANIFEST, read_json, sha256_file
 from isoflop.core.errors import ArtifactError
-from isoflop.data.tokenizer import Tokenizer
-from isoflop.loading import load
+from isoflop.loading import load_weights
+from isoflop.models.decoder_weights import DecoderWeights
 from isoflop.serving.builtin_tools import check_allowed
 from isoflop.serving.chat_template import ChatTemplate, open_template
 from isoflop.serving.costs import Promises, measure_costs
@@ -79,17 +79,17 @@ def open_service(directory: Path, settings: Settings) -> Service:
     Raises:
         ArtifactError: It is no model, or its chat template is not valid.
         DataError: Its tokenizer or a category list cannot be read.
-        RecipeError: A setting is out of its range, or Python is to run where nothing contains it.
+        RecipeError: A setting is out of its range, the draft model does not go with it, or Python is
+            to run where nothing contains it.
     """
     check_allowed(settings.tools)
-    model = load(directory)
-    if not isinstance(model.tokenizer, Tokenizer):
-        raise ArtifactError("the model's tokenizer is not one of ours", where=str(directory))
-    vocabulary = Vocabulary(model.tokenizer, model.decoder.config.vocab_size)
+    weights, tokenizer = load_weights(directory)
+    vocabulary = Vocabulary(tokenizer, weights.config.vocab_size)
     template = open_template(directory, vocabulary)
     feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
     safety = open_filter(settings.safety, settings.safety_lists, settings.audit)
-    engine = Engine(model.decoder, vocabulary.bytes_of, settings.engine)
+    draft = None if settings.draft_model is None else _draft(settings.draft_model, directory)
+    engine = Engine(weights, vocabulary.bytes_of, settings.engine, draft)
     worker = Worker(engine, settings.most_waiting)
     promises = Promises(measure_costs(worker), settings.ledger)
     promises.write()
@@ -103,12 +103,25 @@ def open_service(directory: Path, settings: Settings) -> Service:
         template=template,
         worker=worker,
         metrics=Metrics(engine, name, promises),
-        end_ids=_end_ids(directory, model.tokenizer.eos_id),
+        end_ids=_end_ids(directory, tokenizer.eos_id),
         trie=TokenTrie(vocabulary.bytes_of),
         safety=safety,
         feedback=feedback,
         promises=promises,
     )
+
+
+def _draft(directory: Path, served: Path) -> DecoderWeights:
+    """The model that guesses ahead; its tokens must be those of the model that is served."""
+    weights, _ = load_weights(directory)
+    ours, theirs = (sha256_file(each / "tokenizer.json") for each in (served, directory))
+    if ours != theirs:
+        raise ArtifactError(
+            "its tokenizer is not that of the model it guesses for",
+            where=str(directory),
+            fix="Take a smaller model that was trained on the same shards",
+        )
+    return weights
 
 
 def _name_of(directory: Path) -> str:

@@ -33,8 +33,8 @@ class EngineConfig:
     most_running: int = 32
     """Answers under way at once."""
     draft_tokens: int = 3
-    """Tokens guessed ahead by prompt lookup, while so few answers run that they ride along in
-    rows that fill the batch up anyway; 0 for none."""
+    """Tokens guessed ahead, by the draft model or by prompt lookup, while few answers run; 0 for
+    none."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -77,4 +77,7 @@ class Settings:
     """SQLite file for people's ratings, choices and edits; without one there is no `/feedback`."""
     ledger: Path | None = None
     """Ledger for what answers are foretold to cost, and cost."""
+    draft_model: Path | None = None
+    """Directory of a smaller model with the same tokenizer that guesses ahead; the text itself does
+    when None."""
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -1,11 +1,11 @@
 // A feed-forward layer with its norm, a block of rows at a time: what lies between the matrix
 // products never leaves a core's cache. Of the forward pass only gate and up are kept.
 //
-// As in kernels.cpp and products.cpp, the order of every sum is fixed by the shapes alone.
+// As in kernels.cpp and narrow_products.cpp, the order of every sum is fixed by the shapes alone.
 //
 // Letters: N rows, D model width, F feed-forward width, S parts.
 
-#include "registers.h"
+#include "tiles.h"
 
 namespace {
 

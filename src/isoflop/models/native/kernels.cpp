@@ -3,15 +3,18 @@
 // Every function takes contiguous arrays and writes only where its last arguments point; none
 // allocates what outlives it, and none keeps a state. The order of every sum is fixed by the
 // shapes alone, so the results do not depend on the number of threads. Formulas stand in
-// kernels.py, which calls these; matrix products stay with torch, but for attention's, which are
+// calls.py, which calls these; matrix products stay with torch, but for attention's, which are
 // so small that they live in a core's cache.
 //
 // Letters: B batch, T time, H query heads, G key-value heads, K head width, V vocabulary,
 // F feed-forward width, D model width, N rows.
 
-#include "registers.h"
+#include "tiles.h"
 
 namespace {
+
+constexpr long QUERIES = 16;  // of one block of attention
+constexpr long AHEAD = 16;    // rows fetched into the cache before their turn
 
 // --- heads: norm and rotation ----------------------------------------------------------------
 

@@ -1,21 +1,23 @@
-// Registers of floats, and products of tiles that live in a core's cache; shared by the sources here.
+// Registers of floats, and what both parts of the library do with them; for one machine's own
+// instructions, so it is compiled where it runs.
 
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
 #ifdef __AVX512F__
-constexpr long W = 16, M = 8;  // floats of one register; rows of one tile of a product
+constexpr long W = 16;  // floats of one register
 #else
-constexpr long W = 8, M = 4;
+constexpr long W = 8;
 #endif
-constexpr long QUERIES = 16;  // of one block of attention
-constexpr long AHEAD = 16;    // rows fetched into the cache before their turn
 
 typedef float Vec __attribute__((vector_size(W * 4)));
 typedef int32_t Int __attribute__((vector_size(W * 4)));
@@ -23,6 +25,11 @@ typedef int32_t Int __attribute__((vector_size(W * 4)));
 inline Vec load(const float* p) {
     Vec v;
     std::memcpy(&v, p, sizeof v);
+    return v;
+}
+inline Vec load_part(const float* p, long n) {  // n < W floats, zeros after them
+    Vec v{};
+    std::memcpy(&v, p, n * sizeof(float));
     return v;
 }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
@@ -37,12 +44,23 @@ inline Vec as_vec(Int i) {
     std::memcpy(&v, &i, sizeof v);
     return v;
 }
+// Halves are added, then halves of that, down to one float: the same order in both forms.
 inline float sum(Vec v) {
+#ifdef __AVX512DQ__
+    const __m512 whole = (__m512)v;
+    const __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256(whole), _mm512_extractf32x8_ps(whole, 1));
+    const __m128 four =
+        _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
     float s[W];
     store(s, v);
     for (long half = W / 2; half > 0; half /= 2)
         for (long i = 0; i < half; ++i) s[i] += s[i + half];
     return s[0];
+#endif
 }
 inline float largest(Vec v) {
     float s[W];
@@ -73,79 +91,6 @@ inline Vec exponential(Vec x) {
     return as_vec((as_int(p) + power) & alive);
 }
 
-// 1 / (1 + e^-g), with e^x of a negative x alone.
-inline Vec logistic(Vec g) {
-    const Vec e = exponential(g > 0.0f ? -g : g);  // both branches keep e^x below 1
-    return (g > 0.0f ? all(1.0f) : e) / (e + 1.0f);
-}
-
-inline float inverse_root_mean_square(const float* x, float eps, long width) {
-    Vec squares = Vec{};
-    for (long k = 0; k < width; k += W) {
-        const Vec v = load(x + k);
-        squares += v * v;
-    }
-    return 1.0f / std::sqrt(sum(squares) / width + eps);
-}
-
-// --- small products ------------------------------------------------------------------------
-
-// C (rows x NV registers) (+)= A B; A is read by strides, B and C along their rows.
-template <long ROWS, long NV>
-inline void tile(const float* a, long a_row, long a_col, const float* b, long ldb, float* c,
-                 long ldc, long depth, bool add) {
-    Vec s[ROWS][NV];
-    for (long m = 0; m < ROWS; ++m)
-        for (long n = 0; n < NV; ++n) s[m][n] = add ? load(c + m * ldc + n * W) : Vec{};
-    for (long p = 0; p < depth; ++p) {
-        Vec along[NV];
-        for (long n = 0; n < NV; ++n) along[n] = load(b + p * ldb + n * W);
-        for (long m = 0; m < ROWS; ++m) {
-            const Vec x = all(a[m * a_row + p * a_col]);
-            for (long n = 0; n < NV; ++n) s[m][n] += x * along[n];
-        }
-    }
-    for (long m = 0; m < ROWS; ++m)
-        for (long n = 0; n < NV; ++n) store(c + m * ldc + n * W, s[m][n]);
-}
-
-// C (rows x width) (+)= A (rows x depth) B (depth x width); rows and width whole registers' worth.
-inline void multiply(const float* a, long a_row, long a_col, const float* b, long ldb, float* c,
-                     long ldc, long rows, long width, long depth, bool add) {
-    long n = 0;
-    for (; n + 2 * W <= width; n += 2 * W)
-        for (long m = 0; m < rows; m += M)
-            tile<M, 2>(a + m * a_row, a_row, a_col, b + n, ldb, c + m * ldc + n, ldc, depth, add);
-    for (; n < width; n += W)
-        for (long m = 0; m < rows; m += M)
-            tile<M, 1>(a + m * a_row, a_row, a_col, b + n, ldb, c + m * ldc + n, ldc, depth, add);
-}
-
-// Rows of heads lie far apart: without this every one of them is waited for.
-inline void fetch(const float* p, long n) {
-    for (long i = 0; i < n; i += 16) __builtin_prefetch(p + i);
-}
-
 inline long up_to(long n, long whole) { return (n + whole - 1) / whole * whole; }
-
-// --- sums over rows -------------------------------------------------------------------------
-
-constexpr long ROWS = 64;  // of one pass over a weight's gradient: they stay in the first cache
-
-// to = parts (S x n) added in order.
-inline void add_up(const float* parts, long S, long n, float* to) {
-#pragma omp for schedule(static)
-    for (long i = 0; i < n; i += W) {
-        Vec total = load(parts + i);
-        for (long s = 1; s < S; ++s) total += load(parts + s * n + i);
-        store(to + i, total);
-    }
-}
-
-// Where part s of N rows begins; parts begin at whole multiples of ROWS.
-inline long begin_of(long s, long S, long N) {
-    const long at = up_to((N + S - 1) / S, ROWS) * s;
-    return at < N ? at : N;
-}
 
 }  // namespace

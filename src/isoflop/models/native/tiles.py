@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 TILE_ROWS, TILE_COLUMNS = 8, 32
-"""Products are made of tiles of this size or its half (`registers.h`)."""
+"""Products are made of tiles of this size or its half (`tiles.h`)."""
 NARROW = 49_152
 """Numbers of a weight up to which a core's cache holds it with all that it is multiplied with;
 larger ones torch's libraries multiply as fast."""

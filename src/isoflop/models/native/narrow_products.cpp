@@ -7,7 +7,7 @@
 //
 // Letters: N rows, D width of a row, F width of a result, V vocabulary, S parts.
 
-#include "registers.h"
+#include "tiles.h"
 
 namespace {
 

@@ -1,0 +1,267 @@
+// Products of few rows with a matrix of weights in 32, 8 or 4 bits, whose every result is the same
+// bits whatever rows and columns are computed beside it.
+//
+// A result is the sum along one row of activations and one row of weights: W partial sums, each
+// over every W-th column in order, then halves added to halves. Rows and weights are taken several
+// at a time so that a weight that is read is used often; that changes which results are computed
+// together, and not the order of any sum. Packed weights are unpacked in registers, or, for many
+// rows, first into a buffer in the cache: the same numbers either way.
+
+#pragma once
+
+#include "registers.h"
+
+namespace {
+
+constexpr long SIDE = 8;  // rows of weights that are read side by side
+
+// The layout of models/packed_weights.py.
+struct Matrix {
+    const void* codes;   // (rows, columns): float32, int8, or two of 4 bits in a byte
+    const void* scale;   // 8 bits: (rows) float32; 4 bits: (rows, columns / group) float16
+    const void* offset;  // 4 bits: shaped as the scale
+    long rows, columns, bits, group;
+};
+
+// --- reading weights -----------------------------------------------------------------------
+
+// W signed bytes; compilers find no instruction for this by themselves.
+inline Vec floats(const int8_t* p) {
+#ifdef __AVX512F__
+    return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+    return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+    Vec v;
+    for (long i = 0; i < W; ++i) v[i] = p[i];
+    return v;
+#endif
+}
+
+inline float wide(uint16_t half) {
+#ifdef __F16C__
+    return _cvtsh_ss(half);
+#else
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
+    uint32_t bits = (rest << 13) + 0x38000000;  // another bias of the exponent
+    if (rest >= 0x7c00) bits += 0x38000000;     // infinite, or no number
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (rest < 0x0400) value = rest * 5.9604644775390625e-8f;  // 2^-24
+    std::memcpy(&bits, &value, sizeof bits);
+    bits |= sign;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+// Each of these reads W weights of one row from column k on; `begin` is called before each group
+// of `step()` columns, with its number.
+struct Floats {
+    const float* at;
+    long apart;
+    long step() const { return 1L << 40; }
+    void begin(long, long) {}
+    Vec read(long row, long k) const { return load(at + row * apart + k); }
+    Vec read_part(long row, long k, long n) const { return load_part(at + row * apart + k, n); }
+    void fetch(long row, long k) const { __builtin_prefetch(at + row * apart + k); }
+};
+
+struct Bytes {  // their scale comes after the sum
+    const int8_t* at;
+    long apart;
+    long step() const { return 1L << 40; }
+    void begin(long, long) {}
+    Vec read(long row, long k) const { return floats(at + row * apart + k); }
+    Vec read_part(long row, long k, long n) const {
+        int8_t part[W] = {};
+        std::memcpy(part, at + row * apart + k, n);
+        return floats(part);
+    }
+    void fetch(long row, long k) const {
+        if (k % 64 == 0) __builtin_prefetch(at + row * apart + k);
+    }
+};
+
+struct Nibbles {  // columns are whole groups, and these whole registers
+    const uint8_t* at;
+    const uint16_t *scale, *offset;
+    long apart, group, groups;
+    Vec values[SIDE];  // of every code, in AVX-512; else scale and offset
+    Vec offsets[SIDE];
+    long step() const { return group; }
+    void begin(long row, long index) {
+        const long g = row * groups + index;
+        const Vec s = all(wide(scale[g])), o = all(wide(offset[g]));
+#ifdef __AVX512F__
+        Vec code;
+        for (long i = 0; i < W; ++i) code[i] = i;
+        values[row] = code * s + o;
+#else
+        values[row] = s;
+        offsets[row] = o;
+#endif
+    }
+    Vec read(long row, long k) const {
+        const uint8_t* p = at + (row * apart + k) / 2;
+#ifdef __AVX512F__
+        // Two codes of a byte side by side; of each, the look-up heeds the last four bits.
+        const __m512i two = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)p));
+        const __m512i index = _mm512_or_si512(two, _mm512_slli_epi64(two, 28));
+        return (Vec)_mm512_permutexvar_ps(index, (__m512)values[row]);
+#else
+        Int code;
+        for (long i = 0; i < W; i += 2) {
+            code[i] = p[i / 2] & 15;
+            code[i + 1] = p[i / 2] >> 4;
+        }
+        return __builtin_convertvector(code, Vec) * values[row] + offsets[row];
+#endif
+    }
+    Vec read_part(long, long, long) const { return Vec{}; }
+    void fetch(long row, long k) const {
+        if (k % 128 == 0) __builtin_prefetch(at + (row * apart + k) / 2);
+    }
+};
+
+// The same, in a register: compilers would load it again for each product.
+inline Vec kept(Vec v) {
+#ifdef __AVX512F__
+    __asm__("" : "+v"(v));
+#elif defined(__AVX__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
+
+// --- sums ----------------------------------------------------------------------------------
+
+// R rows of x with O rows of weights; `ahead` rows on, weights are fetched into the cache.
+template <long R, long O, class Weights>
+inline void sums(Weights& weights, long first, const float* x, long row, long columns, long ahead,
+                 float (*out)[SIDE]) {
+    Vec s[R][O] = {};
+    const long whole = columns / W * W, step = weights.step();
+    for (long start = 0, group = 0; start < whole; start += step, ++group) {
+        for (long o = 0; o < O; ++o) weights.begin(first + o, group);
+        const long end = start + step < whole ? start + step : whole;
+        for (long k = start; k < end; k += W) {
+            Vec w[O];
+            for (long o = 0; o < O; ++o) w[o] = weights.read(first + o, k);
+            if (ahead)
+                for (long o = 0; o < O; ++o) weights.fetch(first + o + ahead, k);
+            for (long r = 0; r < R; ++r) {
+                const Vec v = kept(load(x + r * row + k));
+                for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
+            }
+        }
+    }
+    if (whole < columns) {
+        Vec w[O];
+        for (long o = 0; o < O; ++o)
+            w[o] = weights.read_part(first + o, whole, columns - whole);
+        for (long r = 0; r < R; ++r) {
+            const Vec v = load(x + r * row + whole);
+            for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
+        }
+    }
+    for (long r = 0; r < R; ++r)
+        for (long o = 0; o < O; ++o) out[r][first + o] = sum(s[r][o]);
+}
+
+template <long R, long O, class Weights>
+inline void sums_of(Weights& weights, long n, const float* x, long row, long columns, long ahead,
+                    float (*out)[SIDE]) {
+    long o = 0;
+    for (; o + O <= n; o += O) sums<R, O>(weights, o, x, row, columns, ahead, out);
+    for (; o < n; ++o) sums<R, 1>(weights, o, x, row, columns, 0, out);
+}
+
+// --- products ------------------------------------------------------------------------------
+
+constexpr long MOST = 4;  // rows of activations at once
+
+// Where results go: y (rows, `row` apart), set or added to.
+struct Target {
+    const Matrix* matrix;
+    float* y;
+    long row;
+    bool add;
+};
+
+inline void put(const Target& to, const float (*out)[SIDE], long first, long rows, long from,
+                long n) {
+    const float* scale = to.matrix->bits == 8 ? (const float*)to.matrix->scale + from : nullptr;
+    for (long r = 0; r < rows; ++r) {
+        float* y = to.y + (first + r) * to.row + from;
+        for (long o = 0; o < n; ++o) {
+            const float value = scale ? out[r][o] * scale[o] : out[r][o];
+            y[o] = to.add ? y[o] + value : value;
+        }
+    }
+}
+
+inline void float_rows(const Target& to, Floats weights, const float* x, long row, long rows,
+                       long from, long n, long ahead) {
+    const long columns = to.matrix->columns;
+    for (long first = 0; first < rows; first += MOST) {
+        float out[MOST][SIDE];
+        const float* at = x + first * row;
+        const long count = rows - first < MOST ? rows - first : MOST;
+        switch (count) {
+            case 1: sums_of<1, 8>(weights, n, at, row, columns, ahead, out); break;
+            case 2: sums_of<2, W == 16 ? 8 : 4>(weights, n, at, row, columns, ahead, out); break;
+            case 3: sums_of<3, W == 16 ? 4 : 2>(weights, n, at, row, columns, ahead, out); break;
+            default: sums_of<4, W == 16 ? 4 : 2>(weights, n, at, row, columns, ahead, out);
+        }
+        put(to, out, first, count, from, n);
+        ahead = 0;
+    }
+}
+
+template <class Weights>
+inline void packed_rows(const Target& to, Weights weights, const float* x, long row, long rows,
+                        long from, long n, long ahead, float* buffer) {
+    const long columns = to.matrix->columns, apart = up_to(columns, W);
+    if (rows == 1) {
+        float out[MOST][SIDE];
+        sums_of<1, W == 16 ? 8 : 4>(weights, n, x, row, columns, ahead, out);
+        put(to, out, 0, 1, from, n);
+        return;
+    }
+    const long whole = columns / W * W, step = weights.step();
+    for (long o = 0; o < n; ++o) {
+        float* at = buffer + o * apart;
+        for (long start = 0, group = 0; start < whole; start += step, ++group) {
+            const long end = start + step < whole ? start + step : whole;
+            weights.begin(o, group);
+            for (long k = start; k < end; k += W) store(at + k, weights.read(o, k));
+        }
+        if (whole < columns) store(at + whole, weights.read_part(o, whole, columns - whole));
+    }
+    float_rows(to, Floats{buffer, apart}, x, row, rows, from, n, 0);
+}
+
+// Results from .. from + n, n at most SIDE, of all rows of x (`row` apart, zeros after the last
+// column up to whole registers); buffer holds SIDE rows of unpacked weights.
+inline void product(const Target& to, const float* x, long row, long rows, long from, long n,
+                    float* buffer) {
+    const Matrix& m = *to.matrix;
+    const long columns = m.columns, ahead = from + 2 * SIDE <= m.rows ? SIDE : 0;
+    if (m.bits == 32) {
+        const Floats weights{(const float*)m.codes + from * columns, columns};
+        float_rows(to, weights, x, row, rows, from, n, ahead);
+    } else if (m.bits == 8) {
+        const Bytes weights{(const int8_t*)m.codes + from * columns, columns};
+        packed_rows(to, weights, x, row, rows, from, n, ahead, buffer);
+    } else {
+        const long groups = columns / m.group;
+        const Nibbles weights{(const uint8_t*)m.codes + from * columns / 2,
+                              (const uint16_t*)m.scale + from * groups,
+                              (const uint16_t*)m.offset + from * groups,
+                              columns, m.group, groups, {}, {}};
+        packed_rows(to, weights, x, row, rows, from, n, ahead, buffer);
+    }
+}
+
+}  // namespace
