@@ -265,6 +265,8 @@ def _single_process_problems(recipe: TrainRecipe) -> Iterator[str]:
     """What is not there for several processes."""
     if recipe.train.compile:
         yield "train.compile is for one process"
+    if recipe.parallel.interleave > 1 and recipe.train.initial_batch_tokens is not None:
+        yield "parallel.interleave is for batches that do not grow"
     if recipe.optimizer.name != "adamw":
         yield f"optimizer.name = {recipe.optimizer.name} is for one process"
     if recipe.optimizer.average_decay is not None:

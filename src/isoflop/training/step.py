@@ -54,6 +54,9 @@ class Task(Generic[ModelT, BatchT]):
     """Batches taken → what the logs say of where the data stands: shares and epochs of sources."""
     describe: Callable[[int], Mapping[str, Any]] = lambda step: {}
     """Step → where its batch comes from, for the event that leaves it out."""
+    passes: Callable[[Sequence[BatchT], Sequence[bool], float], float] | None = None
+    """Where the ranks of a pipeline take all micro-batches of a step together: this rank's, whether
+    each counts, and a factor of the gradients → the summed loss. `loss` is not called then."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ def compute_gradient(
     first = ranks.first_of_all(batches)
     loss_sum, first_square = 0.0, None
     shares = ranks.shares(batches)
+    if task.passes is not None:
+        moved = [precision.moved(batch) for batch, _ in shares]
+        with precision.autocast():
+            loss_sum = task.passes(moved, [counts for _, counts in shares], loss_scale / count)
+        shares = []
     for number, (batch, counts) in enumerate(shares):
         begin_pass(model, ranks, last=number + 1 == len(shares))
         with precision.autocast():

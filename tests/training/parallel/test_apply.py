@@ -80,6 +80,16 @@ LAYOUTS = {
     "fsdp 4": {"fsdp": 4},
     "dp 2 fsdp 2": {"dp": 2, "fsdp": 2},
     "tp 2": {"tp": 2},
+    "pp 2": {"pp": 2},
+    "pp 2, gpipe": {"pp": 2, "schedule": "gpipe"},
+    "cp 2": {"cp": 2},
+    "pp 2 tp 2": {"pp": 2, "tp": 2},
+    "pp 2 fsdp 2": {"pp": 2, "fsdp": 2},
+    "cp 2 fsdp 2": {"cp": 2, "fsdp": 2},
+    "cp 2 tp 2": {"cp": 2, "tp": 2},
+    "pp 2 dp 2": {"pp": 2, "dp": 2},
+    "cp 2 pp 2": {"cp": 2, "pp": 2},
+    "cp 4": {"cp": 4},
 }
 
 
@@ -95,7 +105,7 @@ def trained(pool: Any, recipe: TrainRecipe, out: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_layout_changes_neither_the_curve_nor_the_weights(
-    layout: dict[str, int], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
+    layout: dict[str, Any], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
 ) -> None:
     recipe = replace(recipe_of(tiny_shards), parallel=ParallelConfig(**layout))
     assert_same_curve(trained(pool, recipe, tmp_path / "run"), alone)

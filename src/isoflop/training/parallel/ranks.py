@@ -17,12 +17,14 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from isoflop.core.errors import IsoflopError, RunError
-from isoflop.training.parallel.recipe import AXES, ParallelConfig, require_processes
+from isoflop.training.parallel.recipe import ParallelConfig, require_processes
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others: while the first one evaluates, they do."""
-LOSS_AXES = ("dp", "fsdp", "tp")
-"""Axes along which the loss of a step is spread: by sequences, and by positions."""
+MESH = ("pp", "dp", "shard", "tp")
+"""Axes of the mesh: ranks of `fsdp` and of `cp` share the weights alike."""
+SHARD = ("fsdp", "ep", "cp")
+"""What `shard` is made of; here `fsdp` is that of the recipe over `ep`."""
 T = TypeVar("T")
 
 
@@ -41,7 +43,9 @@ class Ranks:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     rank: int = 0
     mesh: DeviceMesh | None = None
-    """By `AXES`; None for a run of one process."""
+    """By `MESH`; None for a run of one process."""
+    fine: DeviceMesh | None = None
+    """The same with `SHARD` in place of `shard`, where that is made of several."""
 
     @property
     def is_main(self) -> bool:
@@ -62,8 +66,8 @@ class Ranks:
         ranks = self.parallel.data_ranks
         if self.mesh is None or ranks == 1:
             return [(batch, True) for batch in batches]
-        dp, fsdp = self.mesh.get_local_rank("dp"), self.mesh.get_local_rank("fsdp")
-        index, each = dp * self.parallel.fsdp + fsdp, -(-len(batches) // ranks)
+        dp, shard = self.mesh.get_local_rank("dp"), self.mesh.get_local_rank("shard")
+        index, each = dp * self.parallel.fsdp + shard // self.parallel.cp, -(-len(batches) // ranks)
         places = range(index * each, (index + 1) * each)
         return [(batches[min(at, len(batches) - 1)], at < len(batches)) for at in places]
 
@@ -72,15 +76,12 @@ class Ranks:
         ranks = self.parallel.data_ranks
         return sum(batch.n_valid for batch in batches[:: -(-len(batches) // ranks)][:ranks])
 
-    def summed(self, values: Sequence[float], axes: Sequence[str] = LOSS_AXES) -> list[float]:
-        """The values added up over all ranks along some axes, in float64."""
-        mesh = self.mesh
-        if mesh is None:
+    def summed(self, values: Sequence[float]) -> list[float]:
+        """The values added up over all ranks, in float64."""
+        if self.mesh is None:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        for axis in axes:
-            if mesh[axis].size() > 1:
-                dist.all_reduce(total, group=mesh.get_group(axis))
+        dist.all_reduce(total)
         found: list[float] = total.tolist()
         return found
 
@@ -163,9 +164,7 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
-        sizes = tuple(getattr(parallel, axis) for axis in AXES)
-        mesh = init_device_mesh("cuda" if on_gpu else "cpu", sizes, mesh_dim_names=AXES)
-        yield Ranks(parallel, dist.get_rank(), mesh)
+        yield _laid_out(parallel, "cuda" if on_gpu else "cpu")
     except RuntimeError as error:
         if not any(name in str(error).lower() for name in ("gloo", "nccl", "connection")):
             raise
@@ -177,3 +176,14 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _laid_out(parallel: ParallelConfig, device: str) -> Ranks:
+    shard = parallel.fsdp * parallel.cp
+    sizes = (parallel.pp, parallel.dp, shard, parallel.tp)
+    mesh = init_device_mesh(device, sizes, mesh_dim_names=MESH)
+    fine = None
+    if parallel.ep > 1 or parallel.cp > 1:
+        parts = (parallel.fsdp // parallel.ep, parallel.ep, parallel.cp)
+        fine = mesh._unflatten("shard", parts, SHARD)
+    return Ranks(parallel, dist.get_rank(), mesh, fine)
