@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from isoflop.alignment.dpo_recipe import DpoRecipe
 from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.process import is_main_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ def run(args: list[str]) -> int:
     from isoflop.alignment.dpo_run import dpo
 
     result = dpo(recipe, arguments.out, make_progress(arguments.json))
+    if not is_main_process():
+        return 0
     what = "rated answers" if recipe.dpo.loss == "kto" else "pairs"
     lines = [
         f"{result.run}: {result.pairs:,} {what}, {result.steps:,} steps, {result.seconds:.0f} s"

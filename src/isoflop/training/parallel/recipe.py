@@ -11,6 +11,7 @@ from typing import Literal
 
 from isoflop.core.errors import RecipeError
 from isoflop.models.config import AnyConfig, DecoderConfig
+from isoflop.training.optimizer_recipe import OptimizerConfig
 
 AXES = ("pp", "dp", "fsdp", "cp", "tp")
 """From the slowest link to the fastest: neighbouring ranks are tensor parallel first. `ep` is no
@@ -73,6 +74,24 @@ def parallel_problems(parallel: ParallelConfig) -> Iterator[str]:
         yield f"parallel.interleave = {parallel.interleave} is for the schedule 1f1b"
     if parallel.zero not in (1, 2, 3):
         yield f"parallel.zero = {parallel.zero} must be 1, 2 or 3"
+
+
+def sharded_problems(parallel: ParallelConfig, optimizer: OptimizerConfig) -> Iterator[str]:
+    """What is impossible where a run is laid out along `dp` and `fsdp` alone."""
+    yield from parallel_problems(parallel)
+    for name in ("tp", "pp", "ep", "cp"):
+        if (value := getattr(parallel, name)) > 1:
+            yield f"parallel.{name} = {value} is for pre-training; dp and fsdp are for this"
+    if parallel.devices > 1:
+        yield from single_process_problems(optimizer)
+
+
+def single_process_problems(optimizer: OptimizerConfig) -> Iterator[str]:
+    """What optimizers cannot do on several processes."""
+    if optimizer.name != "adamw":
+        yield f"optimizer.name = {optimizer.name} is for one process"
+    if optimizer.average_decay is not None:
+        yield "optimizer.average_decay is for one process"
 
 
 def require_fit(parallel: ParallelConfig, config: AnyConfig, seq_len: int) -> None:
