@@ -54,17 +54,18 @@ class ExpertsOfRanks(nn.Module):
         dist.all_to_all_single(came_E, sent_E, group=group)
         sent, came = (n.view(ranks, -1).sum(1).tolist() for n in (sent_E, came_E))
         x_MD = x_ND.index_select(0, order_M // index_NX.shape[1])
-        x_RD = _exchange(x_MD, sent, came, group)
+        # Shares travel as one more column: weighted there, a row has the bits of one process.
+        rows = torch.cat((x_MD, share_NX.flatten()[order_M, None]), dim=1)
+        rows_R = _exchange(rows, sent, came, group)
         # They came rank by rank, of each by expert: now by expert.
         experts_e = torch.arange(self._n_experts // ranks, device=x_ND.device)
         expert_R = experts_e.repeat(ranks).repeat_interleave(came_E)
         order_R = expert_R.argsort(stable=True)
         counts_e = came_E.view(ranks, -1).sum(0)
-        out_RD = expert_products(x_RD.index_select(0, order_R), self._weights(), counts_e)
+        x_RD, share_R = rows_R.index_select(0, order_R).split((x_ND.shape[1], 1), dim=1)
+        out_RD = expert_products(x_RD.contiguous(), self._weights(), counts_e, share_R)
         out_MD = _exchange(out_RD.index_select(0, _inverse(order_R)), came, sent, group)
-        out_NXD = out_MD.index_select(0, _inverse(order_M)).view(*index_NX.shape, -1)
-        mixed_ND: Tensor = (out_NXD * share_NX[..., None]).sum(1)
-        return mixed_ND
+        return out_MD.index_select(0, _inverse(order_M)).view(*index_NX.shape, -1).sum(1)
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         own = [getattr(self, name) for name in ("gate_proj", "up_proj", "down_proj")]
