@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 
 import torch
@@ -81,3 +82,13 @@ def _loss(module: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
     loss = F.softplus(out_BTD).sum() + auxiliary_loss([routing], ExpertsConfig(4, 1, 6))
     loss.backward()
     return out_BTD.detach(), loss
+
+
+def hanging_rank() -> None:
+    """Two ranks that add up, of which the second one does something else."""
+    with processes(ParallelConfig(fsdp=2, patience_seconds=1)) as here:
+        here.at(7, "gradient")
+        if here.rank == 1:
+            here.at(7, "nap")
+            time.sleep(5)
+        here.summed([1.0])

@@ -6,9 +6,10 @@ Not for how a model is cut (`apply.py`). A run of one process has `Ranks()`, whi
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -18,9 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from isoflop.core.errors import IsoflopError, RunError
 from isoflop.training.parallel.recipe import ParallelConfig, require_processes
+from isoflop.training.parallel.watch import Watch, is_of_ranks, is_timeout
 
-PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for the others: while the first one evaluates, they do."""
 MESH = ("pp", "dp", "shard", "tp")
 """Axes of the mesh: ranks of `fsdp` and of `cp` share the weights alike."""
 SHARD = ("fsdp", "ep", "cp")
@@ -46,6 +46,8 @@ class Ranks:
     """By `MESH`; None for a run of one process."""
     fine: DeviceMesh | None = None
     """The same with `SHARD` in place of `shard`, where that is made of several."""
+    watch: Watch | None = None
+    """Where each one stands."""
 
     @property
     def is_main(self) -> bool:
@@ -56,6 +58,11 @@ class Ranks:
     def size(self) -> int:
         """How many there are."""
         return self.parallel.devices
+
+    def at(self, step: int, doing: str) -> None:
+        """Tell the others where this one is, should they wait for it."""
+        if self.watch is not None:
+            self.watch.at(step, doing)
 
     def shares(self, batches: Sequence[T]) -> list[tuple[T, bool]]:
         """This rank's part of a global batch, micro-batch by micro-batch: neighbouring ones.
@@ -92,6 +99,19 @@ class Ranks:
         found = torch.tensor(value)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
+
+    def slowest(self, seconds: float) -> dict[str, float]:
+        """Of the seconds that each rank spent without the others: who spent the most, how many, and
+        the median; nothing for a run of one process."""
+        if self.mesh is None:
+            return {}
+        spent = self.gathered(seconds)
+        most = max(spent)
+        return {
+            "slowest_rank": spent.index(most),
+            "slowest_seconds": most,
+            "median_seconds": statistics.median(spent),
+        }
 
     def gathered(self, value: T) -> list[T]:
         """The values of all ranks, on each."""
@@ -162,11 +182,15 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    patience = timedelta(seconds=parallel.patience_seconds)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
+    watch = Watch(dist.distributed_c10d._get_default_store(), dist.get_rank(), started)
     try:
-        yield _laid_out(parallel, "cuda" if on_gpu else "cpu")
+        yield replace(_laid_out(parallel, "cuda" if on_gpu else "cpu", patience), watch=watch)
     except RuntimeError as error:
-        if not any(name in str(error).lower() for name in ("gloo", "nccl", "connection")):
+        if is_timeout(error):
+            raise watch.hung(error, patience.total_seconds()) from error
+        if not is_of_ranks(error):
             raise
         raise RunError(
             f"another process of the run was lost: {str(error).strip().splitlines()[0]}",
@@ -178,7 +202,7 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def _laid_out(parallel: ParallelConfig, device: str) -> Ranks:
+def _laid_out(parallel: ParallelConfig, device: str, patience: timedelta) -> Ranks:
     shard = parallel.fsdp * parallel.cp
     sizes = (parallel.pp, parallel.dp, shard, parallel.tp)
     mesh = init_device_mesh(device, sizes, mesh_dim_names=MESH)
@@ -186,4 +210,7 @@ def _laid_out(parallel: ParallelConfig, device: str) -> Ranks:
     if parallel.ep > 1 or parallel.cp > 1:
         parts = (parallel.fsdp // parallel.ep, parallel.ep, parallel.cp)
         fine = mesh._unflatten("shard", parts, SHARD)
+    for group in (*mesh.get_all_groups(), *(fine.get_all_groups() if fine is not None else ())):
+        # Groups are made with the patience of their backend, and not of the first group.
+        dist.distributed_c10d._set_pg_timeout(patience, group)
     return Ranks(parallel, dist.get_rank(), mesh, fine)

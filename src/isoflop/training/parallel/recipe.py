@@ -39,6 +39,9 @@ class ParallelConfig:
     cp: int = 1
     """Context parallel: processes that one sequence is cut over (ring attention); they share the
     weights as those of `fsdp` do."""
+    patience_seconds: int = 1800
+    """How long a rank waits for the others before it names who keeps it waiting and ends; while the
+    first one evaluates, they wait."""
     zero: int = 3
     """With fsdp. 3: weights are gathered for every pass and given back; 2: kept from the forward to
     the backward pass; 1: kept for the whole step, whose gradients are reduced once."""
@@ -62,7 +65,7 @@ class ParallelConfig:
 
 def parallel_problems(parallel: ParallelConfig) -> Iterator[str]:
     """What is impossible whatever the model."""
-    for name in ("dp", "fsdp", "tp", "pp", "ep", "cp", "interleave"):
+    for name in ("dp", "fsdp", "tp", "pp", "ep", "cp", "interleave", "patience_seconds"):
         if (value := getattr(parallel, name)) < 1:
             yield f"parallel.{name} = {value} must be at least 1"
             return
@@ -118,7 +121,8 @@ def _misfits(parallel: ParallelConfig, config: DecoderConfig, seq_len: int) -> I
         }
         yield from _undivided("tp", tp, parts)
         if seq_len % (cp * tp):
-            yield f"parallel.tp = {tp} does not divide train.seq_len / cp = {seq_len / cp:g}"
+            product = f"parallel.tp = {tp}" if cp == 1 else f"parallel.cp · tp = {cp * tp}"
+            yield f"{product} does not divide train.seq_len = {seq_len}"
         if config.activation != "swiglu":
             yield f"parallel.tp = {tp} is for SwiGLU so far"
     if cp > 1 and seq_len % (2 * cp):
@@ -128,7 +132,7 @@ def _misfits(parallel: ParallelConfig, config: DecoderConfig, seq_len: int) -> I
             yield f"parallel.{axis} = {size} is for dense models of the default form so far"
     pieces = parallel.pp * parallel.interleave
     if config.n_layers % pieces:
-        product = "pp" if parallel.interleave == 1 else "pp · interleave"
+        product = "parallel.pp" if parallel.interleave == 1 else "parallel.pp · interleave"
         yield f"{product} = {pieces} does not divide model.n_layers = {config.n_layers}"
     if parallel.ep > 1 and config.experts is None:
         yield f"parallel.ep = {parallel.ep} is for mixtures of experts"
