@@ -14,6 +14,7 @@ from isoflop.alignment.sft_recipe import StartConfig
 from isoflop.core.errors import RecipeError
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
+from isoflop.training.parallel.recipe import ParallelConfig, sharded_problems
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,13 @@ class DpoRecipe(PairRecipe):
 
     dpo: DpoConfig = field(default_factory=DpoConfig)
     """The loss."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How it is laid out over processes."""
 
     def own_problems(self) -> Iterator[str]:
         """What is impossible in `[dpo]`."""
         dpo = self.dpo
+        yield from sharded_problems(self.parallel, self.optimizer)
         if not dpo.beta > 0:
             yield f"dpo.beta = {dpo.beta} must be positive"
         if not 0 <= dpo.label_smoothing < 0.5:

@@ -39,6 +39,8 @@ from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
 from isoflop.training.loop import run
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.apply import apply_layout, whole_model
+from isoflop.training.parallel.ranks import Ranks, processes
 
 REFERENCE, REFERENCE_FACTS = "reference.safetensors", "reference.json"
 
@@ -81,37 +83,51 @@ def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
     """
     inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
     train = recipe.train
-    return in_directory(
-        out, recipe, inputs, train.seed, train.threads,
-        lambda fields: DpoResult(**fields), lambda: _train(recipe, out, progress),
-    )  # fmt: skip
+    with processes(recipe.parallel) as ranks:
+        mine = progress if ranks.is_main else SILENT
+        return in_directory(
+            out, recipe, inputs, train.seed, train.threads,
+            lambda fields: DpoResult(**fields), lambda: _train(recipe, out, mine, ranks), ranks,
+        )  # fmt: skip
 
 
-def _train(recipe: DpoRecipe, out: Path, progress: Progress) -> DpoResult:
+def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> DpoResult:
     train = recipe.train
     model = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
-    data = _open(recipe, chat, model, out)
-    if data.left_out:
+    data = ranks.main_first(lambda: _open(recipe, chat, model, out))
+    if data.left_out and ranks.is_main:
         warn(f"left out: {data.left_out} pairs that are too long or the same in ids")
     rows, count = data.train.rows, data.train.n_valid
     steps = steps_for(train.epochs, count, train.batch_pairs)
     positions = rows.ids_BT.shape[1]
     step_tokens = 2 * train.batch_pairs * positions
     progress.start(out.name, steps * step_tokens, "tokens")
+    task = apply_layout(model.train(), dpo_task(recipe, data.train, data.held_out), ranks)
     state = run(
-        model.train(),
+        model,
         build_optimizer(model, recipe.optimizer),
         rate_over(recipe.optimizer, steps, step_tokens),
-        dpo_task(recipe, data.train, data.held_out),
+        task,
         loop_config(
-            train, recipe.optimizer, recipe.guard, model.config, steps, step_tokens, positions
+            train,
+            recipe.optimizer,
+            recipe.guard,
+            model.config,
+            steps,
+            step_tokens,
+            positions,
+            ranks=ranks,
         ),
         out,
         progress,
     )
-    score = json.loads((out / "evals.jsonl").read_text().splitlines()[-1])
-    save_chat_model(model, out / "model", recipe.model.path, chat, recipe.data.set)
+    lines = ranks.from_main((out / "evals.jsonl").read_text).splitlines()
+    score = json.loads(lines[-1])
+    whole = whole_model(model, ranks)
+    ranks.from_main(
+        lambda: save_chat_model(whole, out / "model", recipe.model.path, chat, recipe.data.set)
+    )
     progress.finish(f"held-out accuracy {score['accuracy']:.1%}" if "accuracy" in score else "")
     return DpoResult(
         run=out,
@@ -122,8 +138,8 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress) -> DpoResult:
         loss=score.get("loss"),
         accuracy=score.get("accuracy"),
         margin=score.get("margin"),
-        seconds=state.seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        seconds=ranks.from_main(lambda: state.seconds),
+        peak_memory_bytes=ranks.largest(peak_memory_bytes()),
     )
 
 

@@ -6,6 +6,7 @@ Not for what is learnt.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from isoflop.models.config import DecoderConfig
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import LoopConfig
 from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
 
@@ -48,6 +50,7 @@ def in_directory(
     threads: int | None,
     make: Callable[[Mapping[str, Any]], R],
     work: Callable[[], R],
+    ranks: Ranks | None = None,
 ) -> R:
     """Do the work of a recipe in its run directory, or read what it came to.
 
@@ -55,25 +58,32 @@ def in_directory(
         inputs: Artifacts that are read, each with the kind it must be.
         make: Builds the result from its fields.
         work: Runs or continues; its result has a field `run`.
+        ranks: The processes that do it together, of which the main one writes.
 
     Raises:
         RunError: The directory belongs to another recipe or version.
         ArtifactError: An input is missing, unfinished or of another kind.
     """
-    for path, kind in inputs:
-        read_manifest(path, kind)
-    read = [path for path, _ in inputs]
-    with locked(out):
-        claim_for(out, to_dict(recipe), read, "what it reads is another")
+    ranks, read = ranks or Ranks(), [path for path, _ in inputs]
+    with ExitStack() as held:
+
+        def take() -> None:
+            for path, kind in inputs:
+                read_manifest(path, kind)
+            held.enter_context(locked(out))
+            claim_for(out, to_dict(recipe), read, "what it reads is another")
+
+        ranks.from_main(take)
         finished = out / "result.json"
-        if finished.exists():
+        if ranks.from_main(finished.exists):
             result = make({**read_json(finished), "run": out})
         else:
             torch.set_num_threads(threads or torch.get_num_threads())
             keep_freed_buffers()
             result = work()
-            write_json(finished, {**vars(result), "run": out.name})
-        if not (out / MANIFEST).exists():  # a kill may have come between the two
+            if ranks.is_main:
+                write_json(finished, {**vars(result), "run": out.name})
+        if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come between the two
             seal_for(out, to_dict(recipe), read, seed)
         return result
 
@@ -87,19 +97,21 @@ def loop_config(
     step_tokens: int,
     seq_len: int,
     facts: Mapping[str, Any] | None = None,
+    ranks: Ranks | None = None,
 ) -> LoopConfig:
     """The loop's settings.
 
     Args:
         step_tokens: Positions of a step, at most.
         seq_len: Positions of a row, at most.
+        ranks: The processes that train together.
     """
-    gflops = calibrate().gflops["float32"].get(torch.get_num_threads())
+    ranks = ranks or Ranks()
     return LoopConfig(
         steps=steps,
         batch_tokens=lambda step: step_tokens,
         flops_per_token=flops_per_token(model, seq_len).training,
-        peak_flops=None if gflops is None else gflops * 1e9,
+        peak_flops=peak_flops(ranks),
         clip_norm=optimizer.clip_norm,
         log_every=table.log_every,
         evaluate_at=frozenset(
@@ -111,7 +123,14 @@ def loop_config(
         guard=guard,
         average_decay=optimizer.average_decay,
         facts=facts or {},
+        ranks=ranks,
     )
+
+
+def peak_flops(ranks: Ranks) -> float | None:
+    """Measured FLOP/s of all processes together; None for a count of threads not measured."""
+    measured = ranks.main_first(calibrate).gflops["float32"].get(torch.get_num_threads())
+    return None if measured is None else measured * 1e9 * ranks.size
 
 
 def rate_over(optimizer: OptimizerConfig, steps: int, step_tokens: int) -> Callable[[int], float]:

@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.replay import Replay, open_replay
+from isoflop.alignment.run import peak_flops
 from isoflop.alignment.save import save_chat_model
 from isoflop.alignment.sft_data import SftData, open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
@@ -30,7 +31,6 @@ from isoflop.alignment.tools import answer
 from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
 from isoflop.core.console import SILENT, Progress, warn
 from isoflop.core.errors import ArtifactError, RecipeError
-from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
 from isoflop.core.recipe import to_dict
@@ -43,6 +43,8 @@ from isoflop.models.decoder import Decoder
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.apply import apply_layout, whole_model
+from isoflop.training.parallel.ranks import Ranks, processes
 from isoflop.training.pretrain import held_out_scores
 from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
@@ -109,20 +111,27 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
             )
     read_manifest(recipe.data.set, "instruct")
     read_manifest(recipe.model.path, "model")
-    with locked(out):
-        claim_for(out, to_dict(recipe), inputs, "data.set, model.path or data.replay is another")
+    with processes(recipe.parallel) as ranks, ExitStack() as held:
+
+        def take() -> None:
+            held.enter_context(locked(out))
+            what = "data.set, model.path or data.replay is another"
+            claim_for(out, to_dict(recipe), inputs, what)
+
+        ranks.from_main(take)
         finished = out / "result.json"
-        if finished.exists():
+        if ranks.from_main(finished.exists):
             result = SftResult(**{**read_json(finished), "run": out})
         else:
-            result = _sft(recipe, out, progress)
-            write_json(finished, {**vars(result), "run": out.name})
-        if not (out / MANIFEST).exists():  # a kill may have come between the two
+            result = _sft(recipe, out, progress if ranks.is_main else SILENT, ranks)
+            if ranks.is_main:
+                write_json(finished, {**vars(result), "run": out.name})
+        if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come between the two
             seal_for(out, to_dict(recipe), inputs, recipe.train.seed)
         return result
 
 
-def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
+def _sft(recipe: SftRecipe, out: Path, progress: Progress, ranks: Ranks) -> SftResult:
     train = recipe.train
     torch.set_num_threads(train.threads or torch.get_num_threads())
     keep_freed_buffers()
@@ -138,8 +147,8 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         model.train()
     data = open_conversations(recipe, chat, seq_len)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in data.left_out]
-    write_atomic(out / LEFT_OUT, "".join(lines))
-    if data.left_out:
+    ranks.from_main(lambda: write_atomic(out / LEFT_OUT, "".join(lines)))
+    if data.left_out and ranks.is_main:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in data.counted().items())
         warn(f"left out or cut: {counts} ({out / LEFT_OUT})")
     if recipe.lora.rank is not None:
@@ -148,20 +157,24 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
     steps = math.ceil(train.epochs * data.train.n_windows / rows)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     progress.start(f"sft {out.name}", steps * train.global_batch_tokens, "tokens")
+    task = apply_layout(model, sft_task(recipe, chat, data, seq_len, replay), ranks)
     state = run(
         model,
         build_optimizer(model, recipe.optimizer),
         lambda tokens: _learning_rate(recipe, steps, tokens),
-        sft_task(recipe, chat, data, seq_len, replay),
-        _loop_config(recipe, model, steps, seq_len),
+        task,
+        _loop_config(recipe, model, steps, seq_len, ranks),
         out,
         progress,
     )
-    score = json.loads((out / "evals.jsonl").read_text().splitlines()[-1])
+    score = json.loads(ranks.from_main((out / "evals.jsonl").read_text).splitlines()[-1])
     if recipe.lora.rank is not None:
         save_adapter(model, out / "adapter", recipe.lora, recipe.model.path)
         merge(model)
-    save_chat_model(model, out / "model", recipe.model.path, chat, recipe.data.set)
+    whole = whole_model(model, ranks)
+    ranks.from_main(
+        lambda: save_chat_model(whole, out / "model", recipe.model.path, chat, recipe.data.set)
+    )
     told = ", ".join(f"{key} {score[key]:.4f}" for key in ("loss", "exact_match") if key in score)
     progress.finish(f"held-out {told}" if told else "")
     return SftResult(
@@ -177,8 +190,8 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress) -> SftResult:
         exact_match=score.get("exact_match"),
         bits_per_byte=score.get("bits_per_byte"),
         bits_per_byte_before=before,
-        seconds=state.seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        seconds=ranks.from_main(lambda: state.seconds),
+        peak_memory_bytes=ranks.largest(peak_memory_bytes()),
     )
 
 
@@ -330,14 +343,15 @@ def _learning_rate(recipe: SftRecipe, steps: int, tokens: int) -> float:
     )
 
 
-def _loop_config(recipe: SftRecipe, model: Decoder, steps: int, seq_len: int) -> LoopConfig:
+def _loop_config(
+    recipe: SftRecipe, model: Decoder, steps: int, seq_len: int, ranks: Ranks
+) -> LoopConfig:
     train = recipe.train
-    gflops = calibrate().gflops["float32"].get(torch.get_num_threads())
     return LoopConfig(
         steps=steps,
         batch_tokens=lambda step: train.global_batch_tokens,
         flops_per_token=flops_per_token(model.config, seq_len).training,
-        peak_flops=None if gflops is None else gflops * 1e9,
+        peak_flops=peak_flops(ranks),
         clip_norm=recipe.optimizer.clip_norm,
         log_every=train.log_every,
         evaluate_at=frozenset(
@@ -348,4 +362,5 @@ def _loop_config(recipe: SftRecipe, model: Decoder, steps: int, seq_len: int) ->
         tensorboard=train.tensorboard,
         guard=recipe.guard,
         average_decay=recipe.optimizer.average_decay,
+        ranks=ranks,
     )

@@ -13,6 +13,7 @@ from typing import Literal
 from isoflop.core.errors import RecipeError
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
+from isoflop.training.parallel.recipe import ParallelConfig, sharded_problems
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class SftRecipe:
     """Low-rank adapters in place of all weights."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Bad batches and bad steps."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How it is laid out over processes."""
 
     def __post_init__(self) -> None:
         """Check what types alone cannot.
@@ -148,3 +151,6 @@ def _problems(recipe: SftRecipe) -> Iterator[str]:
         yield "optimizer.base_width and base_depth are for training from scratch"
     yield from optimizer_problems(recipe.optimizer)
     yield from guard_problems(recipe.guard)
+    yield from sharded_problems(recipe.parallel, recipe.optimizer)
+    if recipe.parallel.devices > 1 and lora.rank is not None:
+        yield "lora.rank is for one process"

@@ -8,6 +8,7 @@ from isoflop.alignment.dpo_recipe import DpoRecipe
 from isoflop.cli.arguments import parse_recipe_arguments
 from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.process import is_main_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ def run(args: list[str]) -> int:
         return 0
 
     result = dpo(recipe, arguments.out, make_progress(arguments.json))
+    if not is_main_process():
+        return 0
     what = "rated answers" if recipe.dpo.loss == "kto" else "pairs"
     lines = [
         f"{result.run}: {result.pairs:,} {what}, {result.steps:,} steps, {result.seconds:.0f} s"

@@ -8,6 +8,7 @@ from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.arguments import parse_recipe_arguments
 from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.process import is_main_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ def run(args: list[str]) -> int:
         return 0
 
     result = sft(recipe, arguments.out, make_progress(arguments.json))
+    if not is_main_process():
+        return 0
     lines = [
         f"{result.run}: {result.trained_params:,} of {result.params_total:,} weights trained on "
         f"{result.conversations:,} conversations in {result.seconds:.0f} s"

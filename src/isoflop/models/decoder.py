@@ -11,7 +11,7 @@ F feed-forward width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,8 @@ class View:
     """For attention that only order and documents limit."""
     bias_BHTS: Tensor | None
     """For attention with a window, ALiBi or relative positions: added to the scores."""
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    """Takes the place of attention over these keys and values, where others lie elsewhere."""
 
 
 class Attention(nn.Module):
@@ -97,7 +99,9 @@ class Attention(nn.Module):
         if self.relative is not None and bias_BHTS is not None:
             bias_BHTS = bias_BHTS + self.relative(q_BHTK, k_BGTK.shape[-2])
             q_BHTK = q_BHTK + self.relative.content_bias[:, None]
-        if bias_BHTS is not None:
+        if view.attend is not None:
+            mixed_BHTK = view.attend(q_BHTK, k_BGTK, v_BGTK)
+        elif bias_BHTS is not None:
             mixed_BHTK = biased_attention(q_BHTK, k_BGTK, v_BGTK, bias_BHTS)
         else:
             mixed_BHTK = causal_attention(q_BHTK, k_BGTK, v_BGTK, view.documents)
@@ -284,18 +288,11 @@ class Decoder(nn.Module):
             raise ValueError(f"{total} positions exceed max_seq_len = {self.config.max_seq_len}")
         x_BTD = self.embed(ids_BT, start, document_BT)
         view = self.view(x_BTD, document_BT, cache)
-        routing = []
         calls: tuple[Callable[..., tuple[Tensor, Routing | None]], ...] = tuple(self.layers)
         if self.compiled and torch.is_grad_enabled() and cache is None:
             calls = self.compiled
-        for block, call in zip(self.layers, calls, strict=True):
-            if block.recompute == "block" and cache is None:
-                x_BTD, went = again_in_backward(call, x_BTD, self.rotary, view)
-            else:
-                x_BTD, went = call(x_BTD, self.rotary, view)
-            if went is not None:
-                routing.append(went)
-        return self.normalised(x_BTD), tuple(routing)
+        x_BTD, routing = through(calls, tuple(self.layers), x_BTD, self.rotary, view)
+        return self.normalised(x_BTD), routing
 
     def normalised(self, x_BTD: Tensor) -> Tensor:
         """The stream after the last layer, ready for the output layer."""
@@ -327,3 +324,27 @@ class Decoder(nn.Module):
         """Next-token logits (B, T, V)."""
         logits_BTV: Tensor = self.lm_head(self.hidden(ids_BT, document_BT, cache))
         return logits_BTV
+
+
+def through(
+    calls: Sequence[Callable[..., tuple[Tensor, Routing | None]]],
+    blocks: Sequence[nn.Module],
+    x_BTD: Tensor,
+    rotary: RotaryPositions | None,
+    view: View,
+) -> tuple[Tensor, tuple[Routing, ...]]:
+    """The stream after some neighbouring layers, and where each one's tokens went.
+
+    Args:
+        calls: What is called for each layer: itself, or what was compiled of it.
+        blocks: The layers.
+    """
+    routing = []
+    for block, call in zip(blocks, calls, strict=True):
+        if block.recompute == "block" and view.cache is None:
+            x_BTD, went = again_in_backward(call, x_BTD, rotary, view)
+        else:
+            x_BTD, went = call(x_BTD, rotary, view)
+        if went is not None:
+            routing.append(went)
+    return x_BTD, tuple(routing)

@@ -78,13 +78,26 @@ class Experts(nn.Module):
         order = chosen.argsort(stable=True)
         counts = torch.bincount(chosen, minlength=len(self.gate_proj))
         sorted_x = x_ND.index_select(0, order // index_NX.shape[1])
-        gate = grouped_product(sorted_x, self.gate_proj, counts)
-        inner = F.silu(gate) * grouped_product(sorted_x, self.up_proj, counts)
-        inner = inner * share_NX.flatten()[order, None]
-        out = grouped_product(inner, self.down_proj, counts)
+        weights = self.gate_proj, self.up_proj, self.down_proj
+        out = expert_products(sorted_x, weights, counts, share_NX.flatten()[order, None])
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
         return out.index_select(0, back).view(*index_NX.shape, -1).sum(1)
+
+
+def expert_products(
+    x: Tensor, weights: tuple[Tensor, Tensor, Tensor], counts_E: Tensor, share: Tensor | None = None
+) -> Tensor:
+    """Rows sorted by expert, each through the SwiGLU of its own: (rows, D), times `share`.
+
+    Args:
+        weights: Gate and up (E, F, D), down (E, D, F).
+    """
+    gate, up, down = weights
+    inner = F.silu(grouped_product(x, gate, counts_E)) * grouped_product(x, up, counts_E)
+    if share is not None:
+        inner = inner * share
+    return grouped_product(inner, down, counts_E)
 
 
 def grouped_product(x: Tensor, weight_EFD: Tensor, counts_E: Tensor) -> Tensor:

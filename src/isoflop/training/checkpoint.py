@@ -16,7 +16,11 @@ from typing import Any
 
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
@@ -35,9 +39,11 @@ from isoflop.training.health import NoiseSums
 from isoflop.training.loss_scale import LossScale
 from isoflop.training.parallel.ranks import Ranks
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout below; a checkpoint of another one is refused, never guessed at."""
 STATE = "loop.json"
+BY_NAME = StateDictOptions(flatten_optimizer_state_dict=True)
+"""Moments and settings under the name of each parameter, and not of a group of those here."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ def _tensors(
     model: nn.Module, optimizer: Optimizer, average: WeightAverage | None
 ) -> dict[str, Any]:
     """What DCP writes and fills: tensors by the names of parameters."""
-    weights, moments = get_state_dict(model, optimizer)
+    weights, moments = get_state_dict(model, optimizer, options=BY_NAME)
     tensors: dict[str, Any] = {"model": weights, "optimizer": moments}
     return tensors | ({} if average is None else {"average": average.weights})
 
@@ -150,6 +156,7 @@ def load_checkpoint(
         optimizer,
         model_state_dict=tensors["model"],
         optim_state_dict=tensors["optimizer"],
+        options=BY_NAME,
     )
     loop = dict(record["loop"])
     guard = loop.pop("guard")

@@ -91,14 +91,18 @@ class UpdateSizes:
 
     def after(self, model: nn.Module) -> Mapping[str, float]:
         """Median and largest ratio over the matrices, once the step is done."""
-        norms: list[float] = []
+        squares = {}
         for name, now in _parts(model).items():
             before = self._before[name]
-            norms += [before.norm().item(), (now - before).norm().item()]
-        if self._ranks.mesh is not None:
-            # Ranks that hold the same part count it equally often in both: the ratio is the same.
-            norms = [math.sqrt(x) for x in self._ranks.summed([norm**2 for norm in norms])]
-        pairs = zip(norms[::2], norms[1::2], strict=True)
+            squares[name] = before.norm().item() ** 2, (now - before).norm().item() ** 2
+        # Ranks that hold the same part count it equally often in both: the ratio is the same.
+        held = self._ranks.gathered(squares)
+        names = {name for part in held for name in part}
+        sums = (
+            [sum(part.get(name, (0.0, 0.0))[place] for part in held) for place in (0, 1)]
+            for name in sorted(names)
+        )
+        pairs = [(math.sqrt(size), math.sqrt(moved)) for size, moved in sums]
         # A matrix that starts at zero has no size to compare with.
         ratios = [moved / size for size, moved in pairs if size > 0]
         if not ratios:

@@ -159,6 +159,7 @@ class _Loop(Generic[ModelT, BatchT]):
         self._began, self._seconds_before = time.perf_counter(), self.state.seconds
         self._logged_at, self._logged_tokens = self._began, self.state.tokens
         self._updates: Mapping[str, float] = {}
+        self._alone_seconds = 0.0
 
     def step(self, lr: float) -> None:
         """One optimizer step and whatever is due after it; or a return to a checkpoint."""
@@ -166,6 +167,7 @@ class _Loop(Generic[ModelT, BatchT]):
         number = state.step + state.data_offset
         precision, scale = config.precision, state.loss_scale
         factor = scale.value if precision.scales_loss else 1.0
+        config.ranks.at(state.step + 1, "gradient")
         gradient = compute_gradient(
             self._model, self._task, number, config.clip_norm, precision, factor, config.ranks
         )
@@ -179,7 +181,9 @@ class _Loop(Generic[ModelT, BatchT]):
             self.event("overflow", loss_scale=state.loss_scale.value)
         elif fault is None:
             sizes = UpdateSizes(self._model, config.ranks) if logs else None
+            began = time.perf_counter()
             apply_gradient(self._optimizer, lr)
+            self._alone_seconds += gradient.data_seconds + time.perf_counter() - began
             self._updates = {} if sizes is None else sizes.after(self._model)
             state = replace(
                 state,
@@ -217,6 +221,7 @@ class _Loop(Generic[ModelT, BatchT]):
             self.checkpoint()
 
     def _evaluate(self, state: LoopState) -> None:
+        self._config.ranks.at(state.step, "evaluation")
         model = whole_model(self._model, self._config.ranks)
         if model is None:  # the main rank does it for all
             return
@@ -232,6 +237,7 @@ class _Loop(Generic[ModelT, BatchT]):
     def checkpoint(self) -> None:
         """Write one, and remove those that are neither to be kept nor to be gone back to."""
         state, ranks = replace(self.state, log_bytes=self.log.sync()), self._config.ranks
+        ranks.at(state.step, "checkpoint")
         save_checkpoint(self._store, self._model, self._optimizer, state, self._average, ranks)
         if not ranks.is_main:
             return
@@ -342,7 +348,9 @@ class _Loop(Generic[ModelT, BatchT]):
         speed = (state.tokens - self._logged_tokens) / (now - self._logged_at)
         row = _metrics(state, lr, grad_norm, speed, self._config)
         position = self._task.position(state.step + state.data_offset)
-        self.log.write("metrics.jsonl", {**row, **self._updates, **position})
+        slowest = self._config.ranks.slowest(self._alone_seconds)
+        self._alone_seconds = 0.0
+        self.log.write("metrics.jsonl", {**row, **self._updates, **position, **slowest})
         self._logged_at, self._logged_tokens = now, state.tokens
         self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
         self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from isoflop.core.errors import RunError
 from isoflop.training.lamb import Lamb
@@ -54,19 +55,21 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 def _groups(model: nn.Module, config: OptimizerConfig, scaling: Scaling) -> list[dict[str, Any]]:
     """Parameter groups by learning rate and decay, in the order of the model's parameters."""
-    found: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    found: dict[tuple[float, float, bool, object], list[nn.Parameter]] = {}
     by_role = roles(model)
     for name, parameter in model.named_parameters():
         role: Role = by_role[name]
         matrix = role in ("matrix", "residual output")
         orthogonal = matrix and config.name == "muon"
         decay = config.weight_decay * scaling.weight_decay(role, orthogonal) if matrix else 0.0
-        key = (scaling.learning_rate(role, orthogonal), decay, orthogonal)
+        # Tensors that lie on other ranks than the rest are not stepped in one go with it.
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        key = (scaling.learning_rate(role, orthogonal), decay, orthogonal, mesh)
         found.setdefault(key, []).append(parameter)
     return [
         {"params": members, "lr_scale": scale, "weight_decay": decay}
         | ({"orthogonal": orthogonal} if config.name == "muon" else {})
-        for (scale, decay, orthogonal), members in found.items()
+        for (scale, decay, orthogonal, _), members in found.items()
     ]
 
 

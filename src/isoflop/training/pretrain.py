@@ -45,7 +45,7 @@ from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.parallel.apply import apply_layout, whole_model
 from isoflop.training.parallel.ranks import Ranks, processes
-from isoflop.training.parallel.recipe import require_fit
+from isoflop.training.parallel.recipe import require_fit, require_passes
 from isoflop.training.precision import Precision, choose_precision
 from isoflop.training.recipe import TrainRecipe
 from isoflop.training.run_directory import claimed, seal
@@ -129,6 +129,9 @@ def _train(
         warn(warning)
     config = work.config
     require_fit(recipe.parallel, config, recipe.train.seq_len)
+    for step in (0, recipe.steps - 1):
+        passes = recipe.batch_ramp.batch_tokens(step) // recipe.train.micro_batch_tokens
+        require_passes(recipe.parallel, passes)
     model = build_model(config)
     initialise(model, recipe.train.seed)
     scaling = scaling_of(recipe, config)
@@ -138,7 +141,7 @@ def _train(
     if isinstance(model, Decoder):
         once = one_pass(model, work.task, precision)
         facts = {**facts, **arrange(model, recipe.train, precision, once)}
-    task = apply_layout(model, work.task, ranks)
+    task = apply_layout(model, work.task, ranks, recipe.train.seq_len)
     progress.start(f"train {out.name}", recipe.batch_ramp.first_token(recipe.steps), "tokens")
     state = run(
         model,

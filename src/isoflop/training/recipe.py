@@ -17,7 +17,11 @@ from isoflop.training.forecast_recipe import ForecastConfig, forecast_problems
 from isoflop.training.guard_recipe import GuardConfig, guard_problems
 from isoflop.training.objective_recipe import Kind, ObjectiveConfig, objective_problems
 from isoflop.training.optimizer_recipe import OptimizerConfig, optimizer_problems
-from isoflop.training.parallel.recipe import ParallelConfig, parallel_problems
+from isoflop.training.parallel.recipe import (
+    ParallelConfig,
+    parallel_problems,
+    single_process_problems,
+)
 
 
 @dataclass(frozen=True)
@@ -265,10 +269,9 @@ def _single_process_problems(recipe: TrainRecipe) -> Iterator[str]:
     """What is not there for several processes."""
     if recipe.train.compile:
         yield "train.compile is for one process"
-    if recipe.optimizer.name != "adamw":
-        yield f"optimizer.name = {recipe.optimizer.name} is for one process"
-    if recipe.optimizer.average_decay is not None:
-        yield "optimizer.average_decay is for one process"
+    if recipe.parallel.interleave > 1 and recipe.train.initial_batch_tokens is not None:
+        yield "parallel.interleave is for batches that do not grow"
+    yield from single_process_problems(recipe.optimizer)
     if recipe.kind != "causal":
         yield f"objective.kind = {recipe.kind} is for one process"
     if recipe.data.packing in ("buckets", "streams"):

@@ -5,6 +5,7 @@ Not for many steps (`loop.py`), nor for what a task's batches and losses are (`p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,9 @@ class Task(Generic[ModelT, BatchT]):
     """Batches taken → what the logs say of where the data stands: shares and epochs of sources."""
     describe: Callable[[int], Mapping[str, Any]] = lambda step: {}
     """Step → where its batch comes from, for the event that leaves it out."""
+    passes: Callable[[Sequence[BatchT], Sequence[bool], float], float] | None = None
+    """Where the ranks of a pipeline take all micro-batches of a step together: this rank's, whether
+    each counts, and a factor of the gradients → the summed loss. `loss` is not called then."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Gradient:
     first_square: float | None
     """Squared norm of the mean gradient over these alone; None if they are the whole batch, or the
     ranks add up their gradients once a step. With `norm`, it tells the noise of the gradient."""
+    data_seconds: float
+    """What reading the batch took."""
 
 
 def compute_gradient(
@@ -102,13 +108,20 @@ def compute_gradient(
         ranks: The processes that share the batch, each with its part; this one alone when None.
     """
     precision, ranks = precision or Precision(), ranks or Ranks()
+    began = time.perf_counter()
     batches = task.batches(step)
+    data_seconds = time.perf_counter() - began
     # The divisor is the count over the whole global batch, known before the first backward, so
     # that neither micro-batches nor ranks weigh differently by how many labels they hold.
     count = sum(batch.n_valid for batch in batches)
     first = ranks.first_of_all(batches)
     loss_sum, first_square = 0.0, None
     shares = ranks.shares(batches)
+    if task.passes is not None:
+        moved = [precision.moved(batch) for batch, _ in shares]
+        with precision.autocast():
+            loss_sum = task.passes(moved, [counts for _, counts in shares], loss_scale / count)
+        shares = []
     for number, (batch, counts) in enumerate(shares):
         begin_pass(model, ranks, last=number + 1 == len(shares))
         with precision.autocast():
@@ -123,7 +136,8 @@ def compute_gradient(
     if loss_scale != 1:
         scale_gradient(model, 1 / loss_scale)
     norm = clip_gradient(model, clip_norm, ranks)
-    return Gradient(ranks.summed([loss_sum])[0], count, norm, first, first_square)
+    loss_sum = ranks.summed([loss_sum])[0]
+    return Gradient(loss_sum, count, norm, first, first_square, data_seconds)
 
 
 def one_pass(model: ModelT, task: Task[ModelT, BatchT], precision: Precision) -> Callable[[], None]:

@@ -24,8 +24,14 @@ class Pool:
         self._cache = cache
         self._members: list[Any] = []
 
-    def run(self, ranks: int, call: Callable[..., Any], *args: object) -> list[Any]:
-        """What the call gives on each of so many ranks; an exception is an answer too."""
+    def run(
+        self, ranks: int, call: Callable[..., Any] | tuple[str, str], *args: object
+    ) -> list[Any]:
+        """What the call gives on each of so many ranks; an exception is an answer too.
+
+        Args:
+            call: What a process can import, or the path of a file and a name in it.
+        """
         while len(self._members) < ranks:
             mine, theirs = self._context.Pipe()
             process = self._context.Process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from multiprocessing.connection import Connection
 
 
@@ -11,6 +12,9 @@ def serve(connection: Connection) -> None:
         environment, call, args = job
         os.environ.update(environment)
         try:
+            if isinstance(call, tuple):  # a function of a file that no process can import
+                path, name = call
+                call = runpy.run_path(path)[name]
             answer = call(*args)
         except BaseException as error:  # noqa: BLE001 - whoever asked is to judge it
             answer = error

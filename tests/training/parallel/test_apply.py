@@ -73,13 +73,40 @@ def alone(
         return train(recipe_of(tiny_shards), tmp_path_factory.mktemp("alone") / "run").run
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, Any]] = {
     "dp 2": {"dp": 2},
     "fsdp 2": {"fsdp": 2},
+    "tp 2": {"tp": 2},
+    "pp 2": {"pp": 2},
+    "cp 2": {"cp": 2},
+}
+LARGE_LAYOUTS: dict[str, dict[str, Any]] = {
     "fsdp 2, zero 1": {"fsdp": 2, "zero": 1},
     "fsdp 4": {"fsdp": 4},
     "dp 2 fsdp 2": {"dp": 2, "fsdp": 2},
-    "tp 2": {"tp": 2},
+    "pp 2, gpipe": {"pp": 2, "schedule": "gpipe"},
+    "pp 2 dp 2": {"pp": 2, "dp": 2},
+    "pp 2 fsdp 2": {"pp": 2, "fsdp": 2},
+    "pp 2 tp 2": {"pp": 2, "tp": 2},
+    "cp 4": {"cp": 4},
+    "cp 2 fsdp 2": {"cp": 2, "fsdp": 2},
+    "cp 2 tp 2": {"cp": 2, "tp": 2},
+    "cp 2 pp 2": {"cp": 2, "pp": 2},
+    "dp 2 tp 2 pp 2": {"dp": 2, "tp": 2, "pp": 2},
+}
+DEEP_LAYOUTS: dict[str, dict[str, Any]] = {
+    "pp 4": {"pp": 4},
+    "pp 2, interleaved": {"pp": 2, "interleave": 2},
+    "pp 2 fsdp 2, interleaved": {"pp": 2, "fsdp": 2, "interleave": 2},
+}
+EXPERTS = {"architecture": "qwen3-moe", "n_experts": 4, "experts_per_token": 2}
+EXPERT_LAYOUTS: dict[str, dict[str, Any]] = {
+    "dp 2": {"dp": 2},
+    "pp 2": {"pp": 2},
+    "fsdp 4 ep 2": {"fsdp": 4, "ep": 2},
+    "fsdp 4 ep 4": {"fsdp": 4, "ep": 4},
+    "dp 2 fsdp 2 ep 2": {"dp": 2, "fsdp": 2, "ep": 2},
+    "pp 2 fsdp 2 ep 2": {"pp": 2, "fsdp": 2, "ep": 2},
 }
 
 
@@ -93,12 +120,75 @@ def trained(pool: Any, recipe: TrainRecipe, out: Path, **options: Any) -> Path:
     return out
 
 
+def checked(pool: Any, recipe: TrainRecipe, layout: dict[str, Any], out: Path, alone: Path) -> None:
+    recipe = replace(recipe, parallel=ParallelConfig(**layout))
+    assert_same_curve(trained(pool, recipe, out / "run"), alone)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_layout_changes_neither_the_curve_nor_the_weights(
-    layout: dict[str, int], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
+    layout: dict[str, Any], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe_of(tiny_shards), parallel=ParallelConfig(**layout))
-    assert_same_curve(trained(pool, recipe, tmp_path / "run"), alone)
+    checked(pool, recipe_of(tiny_shards), layout, tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LARGE_LAYOUTS.values(), ids=LARGE_LAYOUTS)
+def test_a_larger_layout_changes_neither_the_curve_nor_the_weights(
+    layout: dict[str, Any], pool: Any, alone: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    checked(pool, recipe_of(tiny_shards), layout, tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", DEEP_LAYOUTS.values(), ids=DEEP_LAYOUTS)
+def test_layers_dealt_to_four_stages_change_neither_the_curve_nor_the_weights(
+    layout: dict[str, Any],
+    pool: Any,
+    tiny_shards: Shards,
+    calibrated: None,
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_of(tiny_shards, n_layers=4)
+    checked(pool, recipe, layout, tmp_path, train(recipe, tmp_path / "alone").run)
+
+
+@pytest.mark.slow
+def test_stages_whose_output_layer_is_not_the_embedding(
+    pool: Any, tiny_shards: Shards, calibrated: None, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_shards, tie_embeddings=False)
+    checked(pool, recipe, {"pp": 2}, tmp_path, train(recipe, tmp_path / "alone").run)
+
+
+def recipe_with_experts(shards: Shards) -> TrainRecipe:
+    return recipe_of(shards, **EXPERTS)
+
+
+@pytest.fixture(scope="module")
+def experts_alone(
+    tiny_shards: Shards, calibrated_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run of one process with a mixture of experts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOFLOP_CACHE", str(calibrated_cache))
+        out = tmp_path_factory.mktemp("experts") / "run"
+        return train(recipe_with_experts(tiny_shards), out).run
+
+
+def test_experts_dealt_to_two_ranks_change_neither_the_curve_nor_the_weights(
+    pool: Any, experts_alone: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    recipe = recipe_with_experts(tiny_shards)
+    checked(pool, recipe, {"fsdp": 2, "ep": 2}, tmp_path, experts_alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", EXPERT_LAYOUTS.values(), ids=EXPERT_LAYOUTS)
+def test_a_larger_layout_with_experts_changes_neither_the_curve_nor_the_weights(
+    layout: dict[str, Any], pool: Any, experts_alone: Path, tiny_shards: Shards, tmp_path: Path
+) -> None:
+    checked(pool, recipe_with_experts(tiny_shards), layout, tmp_path, experts_alone)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +203,7 @@ def on_four(pool: Any, tiny_shards: Shards, tmp_path_factory: pytest.TempPathFac
     return trained(pool, recipe, tmp_path_factory.mktemp("four") / "run")
 
 
+@pytest.mark.slow
 def test_sharded_tensors_on_four_processes_change_neither_the_curve_nor_the_weights(
     on_four: Path, alone: Path
 ) -> None:
@@ -122,7 +213,11 @@ def test_sharded_tensors_on_four_processes_change_neither_the_curve_nor_the_weig
     ]
 
 
-@pytest.mark.parametrize("layout", [{}, {"tp": 2}, {"fsdp": 2}], ids=["alone", "tp 2", "fsdp 2"])
+OTHERS = [{}, {"tp": 2}, {"fsdp": 2}, {"pp": 2}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", OTHERS, ids=["alone", "tp 2", "fsdp 2", "pp 2"])
 def test_a_checkpoint_of_four_processes_goes_on_in_another_layout(
     layout: dict[str, int],
     pool: Any,
@@ -138,6 +233,7 @@ def test_a_checkpoint_of_four_processes_goes_on_in_another_layout(
     assert_same_curve(out, alone, first=11)
 
 
+@pytest.mark.slow
 def test_a_damaged_part_of_another_rank_is_refused_by_all(
     pool: Any, on_four: Path, tiny_shards: Shards, tmp_path: Path
 ) -> None:
@@ -149,6 +245,7 @@ def test_a_damaged_part_of_another_rank_is_refused_by_all(
     assert all(isinstance(error, ArtifactError) and str(part) in str(error) for error in found)
 
 
+@pytest.mark.slow
 def test_a_global_batch_that_does_not_come_out_even_is_the_same_batch(
     pool: Any, tiny_shards: Shards, calibrated: None, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,10 +14,17 @@ from torch.distributed.tensor import DTensor
 from isoflop.training.health import squared_norm
 from isoflop.training.parallel.ranks import Ranks
 
+EMBEDDING = "embed_tokens.weight"
+"""The parameter that a model with a tied output layer has on its first and its last stage."""
+
 
 def reduces_every_pass(ranks: Ranks) -> bool:
     """Whether gradients are reduced in each pass and not once a step."""
-    return ranks.parallel.data_ranks == 1 or (ranks.parallel.fsdp > 1 and ranks.parallel.zero > 1)
+    parallel = ranks.parallel
+    if parallel.pp > 1:
+        return False
+    shared = parallel.fsdp * parallel.cp
+    return parallel.dp * shared == 1 or (shared > 1 and parallel.zero > 1)
 
 
 def begin_pass(model: nn.Module, ranks: Ranks, *, last: bool) -> None:
@@ -33,13 +41,11 @@ def global_square(model: nn.Module, ranks: Ranks) -> float:
     """Squared length of the gradient of which each rank holds a part."""
     if ranks.mesh is None:
         return squared_norm(model)
-    squares: dict[tuple[str, ...], list[Tensor]] = {}
-    for _, gradient, axes in _gradients(model):
-        squares.setdefault(axes, []).append(gradient.to(torch.float64).square().sum())
-    total = 0.0
-    for axes in sorted(squares):  # in the same order everywhere: each is a message
-        total += ranks.summed([torch.stack(squares[axes]).sum().item()], axes)[0]
-    return total
+    squares = [
+        gradient.to(torch.float64).square().sum().item() / copies
+        for _, gradient, copies in _gradients(model, ranks)
+    ]
+    return ranks.summed([math.fsum(squares)])[0]
 
 
 def clip_gradient(model: nn.Module, clip_norm: float, ranks: Ranks) -> float:
@@ -48,7 +54,7 @@ def clip_gradient(model: nn.Module, clip_norm: float, ranks: Ranks) -> float:
         return float(nn.utils.clip_grad_norm_(model.parameters(), clip_norm).item())
     norm = float(global_square(model, ranks) ** 0.5)
     factor = min(1.0, clip_norm / (norm + 1e-6))
-    for parameter, gradient, _ in _gradients(model):
+    for parameter, gradient, _ in _gradients(model, ranks):
         if isinstance(parameter, DTensor):
             mesh, placements = parameter.device_mesh, parameter.placements
             parameter.grad = DTensor.from_local(
@@ -71,18 +77,20 @@ def scale_gradient(model: nn.Module, factor: float) -> None:
     torch._foreach_mul_(local, factor)
 
 
-def _gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor, tuple[str, ...]]]:
-    """Parameter, the part of its gradient that lies here, and the axes it is cut along."""
-    for parameter in model.parameters():
-        gradient = parameter.grad
+def _gradients(model: nn.Module, ranks: Ranks) -> Iterator[tuple[nn.Parameter, Tensor, int]]:
+    """Parameter, the part of its gradient that lies here, and how many ranks hold that part."""
+    stages = ranks.parallel.pp
+    tied = stages > 1 and bool(getattr(model.config, "tie_embeddings", False))
+    for name, parameter in model.named_parameters():
+        gradient, copies = parameter.grad, ranks.size // stages
         if gradient is None:
             continue
-        if not isinstance(parameter, DTensor) or not isinstance(gradient, DTensor):
-            yield parameter, gradient, ()
-            continue
-        if gradient.placements != parameter.placements:  # sums still to be taken
-            gradient = gradient.redistribute(placements=parameter.placements)
-        names = parameter.device_mesh.mesh_dim_names or ()
-        cut = zip(names, parameter.placements, strict=True)
-        axes = tuple(name for name, place in cut if not place.is_replicate())
-        yield parameter, gradient.to_local().detach(), axes
+        if tied and name == EMBEDDING:  # the first and the last stage have it
+            copies *= 2
+        if isinstance(parameter, DTensor) and isinstance(gradient, DTensor):
+            if gradient.placements != parameter.placements:  # sums still to be taken
+                gradient = gradient.redistribute(placements=parameter.placements)
+            sizes = zip(parameter.device_mesh.shape, parameter.placements, strict=True)
+            copies //= math.prod(size for size, place in sizes if not place.is_replicate())
+            gradient = gradient.to_local().detach()
+        yield parameter, gradient, copies

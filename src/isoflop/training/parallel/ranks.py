@@ -6,9 +6,10 @@ Not for how a model is cut (`apply.py`). A run of one process has `Ranks()`, whi
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -17,12 +18,13 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from isoflop.core.errors import IsoflopError, RunError
-from isoflop.training.parallel.recipe import AXES, ParallelConfig, require_processes
+from isoflop.training.parallel.recipe import ParallelConfig, require_processes
+from isoflop.training.parallel.watch import Watch, is_of_ranks, is_timeout
 
-PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for the others: while the first one evaluates, they do."""
-LOSS_AXES = ("dp", "fsdp", "tp")
-"""Axes along which the loss of a step is spread: by sequences, and by positions."""
+MESH = ("pp", "dp", "shard", "tp")
+"""Axes of the mesh: ranks of `fsdp` and of `cp` share the weights alike."""
+SHARD = ("fsdp", "ep", "cp")
+"""What `shard` is made of; here `fsdp` is that of the recipe over `ep`."""
 T = TypeVar("T")
 
 
@@ -41,7 +43,11 @@ class Ranks:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     rank: int = 0
     mesh: DeviceMesh | None = None
-    """By `AXES`; None for a run of one process."""
+    """By `MESH`; None for a run of one process."""
+    fine: DeviceMesh | None = None
+    """The same with `SHARD` in place of `shard`, where that is made of several."""
+    watch: Watch | None = None
+    """Where each one stands."""
 
     @property
     def is_main(self) -> bool:
@@ -53,6 +59,11 @@ class Ranks:
         """How many there are."""
         return self.parallel.devices
 
+    def at(self, step: int, doing: str) -> None:
+        """Tell the others where this one is, should they wait for it."""
+        if self.watch is not None:
+            self.watch.at(step, doing)
+
     def shares(self, batches: Sequence[T]) -> list[tuple[T, bool]]:
         """This rank's part of a global batch, micro-batch by micro-batch: neighbouring ones.
 
@@ -62,8 +73,8 @@ class Ranks:
         ranks = self.parallel.data_ranks
         if self.mesh is None or ranks == 1:
             return [(batch, True) for batch in batches]
-        dp, fsdp = self.mesh.get_local_rank("dp"), self.mesh.get_local_rank("fsdp")
-        index, each = dp * self.parallel.fsdp + fsdp, -(-len(batches) // ranks)
+        dp, shard = self.mesh.get_local_rank("dp"), self.mesh.get_local_rank("shard")
+        index, each = dp * self.parallel.fsdp + shard // self.parallel.cp, -(-len(batches) // ranks)
         places = range(index * each, (index + 1) * each)
         return [(batches[min(at, len(batches) - 1)], at < len(batches)) for at in places]
 
@@ -72,15 +83,12 @@ class Ranks:
         ranks = self.parallel.data_ranks
         return sum(batch.n_valid for batch in batches[:: -(-len(batches) // ranks)][:ranks])
 
-    def summed(self, values: Sequence[float], axes: Sequence[str] = LOSS_AXES) -> list[float]:
-        """The values added up over all ranks along some axes, in float64."""
-        mesh = self.mesh
-        if mesh is None:
+    def summed(self, values: Sequence[float]) -> list[float]:
+        """The values added up over all ranks, in float64."""
+        if self.mesh is None:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        for axis in axes:
-            if mesh[axis].size() > 1:
-                dist.all_reduce(total, group=mesh.get_group(axis))
+        dist.all_reduce(total)
         found: list[float] = total.tolist()
         return found
 
@@ -91,6 +99,19 @@ class Ranks:
         found = torch.tensor(value)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
+
+    def slowest(self, seconds: float) -> dict[str, float]:
+        """Of the seconds that each rank spent without the others: who spent the most, how many, and
+        the median; nothing for a run of one process."""
+        if self.mesh is None:
+            return {}
+        spent = self.gathered(seconds)
+        most = max(spent)
+        return {
+            "slowest_rank": spent.index(most),
+            "slowest_seconds": most,
+            "median_seconds": statistics.median(spent),
+        }
 
     def gathered(self, value: T) -> list[T]:
         """The values of all ranks, on each."""
@@ -161,13 +182,15 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    patience = timedelta(seconds=parallel.patience_seconds)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
+    watch = Watch(dist.distributed_c10d._get_default_store(), dist.get_rank(), started)
     try:
-        sizes = tuple(getattr(parallel, axis) for axis in AXES)
-        mesh = init_device_mesh("cuda" if on_gpu else "cpu", sizes, mesh_dim_names=AXES)
-        yield Ranks(parallel, dist.get_rank(), mesh)
+        yield replace(_laid_out(parallel, "cuda" if on_gpu else "cpu", patience), watch=watch)
     except RuntimeError as error:
-        if not any(name in str(error).lower() for name in ("gloo", "nccl", "connection")):
+        if is_timeout(error):
+            raise watch.hung(error, patience.total_seconds()) from error
+        if not is_of_ranks(error):
             raise
         raise RunError(
             f"another process of the run was lost: {str(error).strip().splitlines()[0]}",
@@ -177,3 +200,17 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _laid_out(parallel: ParallelConfig, device: str, patience: timedelta) -> Ranks:
+    shard = parallel.fsdp * parallel.cp
+    sizes = (parallel.pp, parallel.dp, shard, parallel.tp)
+    mesh = init_device_mesh(device, sizes, mesh_dim_names=MESH)
+    fine = None
+    if parallel.ep > 1 or parallel.cp > 1:
+        parts = (parallel.fsdp // parallel.ep, parallel.ep, parallel.cp)
+        fine = mesh._unflatten("shard", parts, SHARD)
+    for group in (*mesh.get_all_groups(), *(fine.get_all_groups() if fine is not None else ())):
+        # Groups are made with the patience of their backend, and not of the first group.
+        dist.distributed_c10d._set_pg_timeout(patience, group)
+    return Ranks(parallel, dist.get_rank(), mesh, fine)

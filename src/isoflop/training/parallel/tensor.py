@@ -6,9 +6,9 @@ ranks; between them each rank holds some of the positions. Not for other axes (`
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     ParallelStyle,
@@ -18,36 +18,39 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from isoflop.data.loader import IGNORED
 from isoflop.models.decoder import Block, Decoder
-from isoflop.models.output_loss import linear_cross_entropy
-from isoflop.training.objectives import TokenBatch
 
 _HEADS = 1
 """The axis of heads in (B, H, T, K): each rank has its own."""
 
 
 def cut_tensors(model: Decoder, mesh: DeviceMesh) -> None:
-    """Cut the layers, the embedding and the output layer over the ranks of a one-axis mesh.
+    """Cut the layers, the embedding and the output layer, those that are here, over the ranks of a
+    one-axis mesh.
 
-    Afterwards the loss is to be taken by `loss_of_own_positions`.
+    Afterwards the first layer takes all positions and the others this rank's, and the loss is that
+    of these positions (`stage.py`).
     """
     for number, block in enumerate(model.layers):
         if isinstance(block, Block):
             block.fuses_attention = block.fuses_feed_forward = False
             parallelize_module(block, mesh, _plan(block, first=number == 0))
-    outer: dict[str, ParallelStyle] = {
+    outer: dict[str, ParallelStyle] = {}
+    if isinstance(model.embed_tokens, nn.Embedding):
         # Every rank embeds all positions; the first layer takes its own of them.
-        "embed_tokens": RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate()),
-        "lm_head": ColwiseParallel(),
-    }
-    if model.embed_positions is not None:
-        outer["embed_positions"] = ColwiseParallel(output_layouts=Replicate())
+        outer["embed_tokens"] = RowwiseParallel(
+            input_layouts=Replicate(), output_layouts=Replicate()
+        )
+    if isinstance(model.lm_head, nn.Linear):
+        outer["lm_head"] = ColwiseParallel()
     if model.norm is not None:
         outer["norm"] = SequenceParallel(use_local_output=True)
         model.fuses_norm = False
     parallelize_module(model, mesh, outer)
-    if model.config.tie_embeddings:  # which the cutting has untied
+    if {
+        "embed_tokens",
+        "lm_head",
+    } <= outer.keys() and model.config.tie_embeddings:  # which the cutting has untied
         model.lm_head.weight = model.embed_tokens.weight
 
 
@@ -84,20 +87,3 @@ def _plan(block: Block, *, first: bool) -> dict[str, ParallelStyle]:
             use_local_output=True,
         )
     return plan
-
-
-def loss_of_own_positions(model: Decoder, batch: TokenBatch, mesh: DeviceMesh) -> Tensor:
-    """Summed cross-entropy in nats over the valid labels at this rank's positions (a scalar).
-
-    The output layer is gathered for it and its gradient scattered again, so that no rank computes
-    logits of another's positions.
-    """
-    x_BtD, _ = model.routed(batch.ids_BT, batch.document_BT)
-    labels_Bt = batch.labels_BT.chunk(mesh.size(), dim=1)[mesh.get_local_rank()]
-    weight_VD = model.lm_head.weight
-    if isinstance(weight_VD, DTensor):
-        gathered = weight_VD.redistribute(placements=[Replicate()])
-        weight_VD = gathered.to_local(grad_placements=[Partial()])
-    return linear_cross_entropy(
-        x_BtD.flatten(0, 1), weight_VD, labels_Bt.flatten(), ignored=IGNORED
-    )

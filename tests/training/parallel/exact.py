@@ -1,0 +1,94 @@
+"""What ranks of the pool prove in float64 about the parts of a layout; no tests of its own."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from isoflop.models.config import ExpertsConfig
+from isoflop.models.documents import DocumentMask
+from isoflop.models.layers import RotaryPositions, causal_attention
+from isoflop.models.moe import MixtureOfExperts, auxiliary_loss
+from isoflop.training.parallel.context import Context
+from isoflop.training.parallel.experts import deal_experts
+from isoflop.training.parallel.ranks import processes
+from isoflop.training.parallel.recipe import ParallelConfig
+
+
+def ring_attention(ranks: int) -> float:
+    """The largest difference of ring attention and its gradients to attention on one rank."""
+    length, found = 24, []
+    draw = torch.Generator().manual_seed(3)
+    q, k, v, d_out = (
+        torch.randn(2, heads, length, 8, generator=draw, dtype=torch.float64)
+        for heads in (4, 2, 2, 4)
+    )
+    document_BT = torch.tensor([[0] * length, [0] * 5 + [1] * 9 + [2] * 10])
+    with processes(ParallelConfig(cp=ranks)) as here:
+        assert here.fine is not None
+        context = Context(here.fine["cp"], RotaryPositions(8, length, 1e4), length)
+        own = context.own_t
+        parts = [x[:, :, own].detach().requires_grad_() for x in (q, k, v)]
+        mixed = context.attention(document_BT)(*parts)
+        mixed.backward(d_out[:, :, own])
+    whole = [x.requires_grad_() for x in (q, k, v)]
+    expected = causal_attention(*whole, DocumentMask(document_BT, torch.float64))
+    expected.backward(d_out)
+    found.append((mixed - expected[:, :, own]).abs().max().item())
+    for part, one in zip(parts, whole, strict=True):
+        assert part.grad is not None
+        assert one.grad is not None
+        found.append((part.grad - one.grad[:, :, own]).abs().max().item())
+    return max(found)
+
+
+def dealt_experts(ranks: int, top_k: int) -> float:
+    """The largest difference of dealt experts, their gradients and that of the router to those of
+    one rank with the tokens of all."""
+    config = ExpertsConfig(n_experts=4, top_k=top_k, d_expert=6, n_shared=1)
+    draw = torch.Generator().manual_seed(4)
+    alone = MixtureOfExperts(8, config).double()
+    with torch.no_grad():
+        for parameter in alone.parameters():
+            parameter.normal_(0, 0.5, generator=draw)
+        if top_k == 1:  # all tokens go to experts of the first rank: the others get none
+            alone.gate.weight[1:] = 0
+            alone.gate.weight[0] = 1
+    x_BTD = torch.randn(2 * ranks, 5, 8, generator=draw, dtype=torch.float64).abs()
+    dealt = deepcopy(alone)
+    with processes(ParallelConfig(fsdp=ranks, ep=ranks)) as here:
+        assert here.fine is not None
+        deal_experts(dealt, here.fine["ep"])
+        mine = slice(2 * here.rank, 2 * here.rank + 2)
+        found = [(_loss(dealt, x_BTD[mine])[0] - _loss(alone, x_BTD)[0][mine]).abs().max().item()]
+        for name, parameter in dealt.named_parameters():
+            gradient, expected = parameter.grad, alone.get_parameter(name).grad
+            assert gradient is not None
+            assert expected is not None
+            if name.startswith("experts."):  # each rank has all that its experts got
+                gradient = gradient.full_tensor()  # type: ignore[attr-defined]
+            else:
+                torch.distributed.all_reduce(gradient)
+            found.append((gradient - expected).abs().max().item())
+    return max(found)
+
+
+def _loss(module: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    out_BTD, routing = module(x_BTD)
+    loss = F.softplus(out_BTD).sum() + auxiliary_loss([routing], ExpertsConfig(4, 1, 6))
+    loss.backward()
+    return out_BTD.detach(), loss
+
+
+def hanging_rank() -> None:
+    """Two ranks that add up, of which the second one does something else."""
+    with processes(ParallelConfig(fsdp=2, patience_seconds=1)) as here:
+        here.at(7, "gradient")
+        if here.rank == 1:
+            here.at(7, "nap")
+            time.sleep(5)
+        here.summed([1.0])

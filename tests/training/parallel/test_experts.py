@@ -1,0 +1,16 @@
+"""Experts that are dealt among ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXACT = str(Path(__file__).with_name("exact.py"))
+
+
+@pytest.mark.parametrize("top_k", [2, 1], ids=["two of four", "none of the second rank"])
+def test_dealt_experts_have_the_gradients_of_one_rank(top_k: int, pool: Any) -> None:
+    found = pool.run(2, (EXACT, "dealt_experts"), 2, top_k)
+    assert all(isinstance(error, float) and error < 1e-12 for error in found), found
