@@ -64,8 +64,7 @@ STYLE = 0.2
 LETTERS = "abcdefgh"
 NOISE = 0.2
 """Share of the reward model's labels that are wrong."""
-PAIRS = 12_000
-CONTROL_ROUNDS = 20
+CONTROL_ROUNDS = 12
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,8 @@ def make_data(out: Path, seed: int) -> None:
         rows.append({**asked, "chosen": said + ".", "rejected": said})
     write_set(out / "sums", rows, seed, HELD_OUT)
     worth = {letter: draw.gauss(0, 1) for letter in LETTERS}
-    for name, shuffled in (("scores", False), ("shuffled", True)):
-        write_set(out / name, planted(draw, worth, PAIRS, shuffled), seed, 0.2)
+    write_set(out / "scores", planted(draw, worth, 12_000, shuffled=False), seed, 0.2)
+    write_set(out / "shuffled", planted(draw, worth, 6_000, shuffled=True), seed, 0.4)
 
 
 def planted(
