@@ -1,14 +1,17 @@
 """SFT, reward, DPO, GRPO and PPO end to end at a million parameters, on sums of two digits.
 
-    python benchmarks/alignment.py --out build/alignment --seeds 0 1 2
+    python benchmarks/alignment.py -o build/alignment --seeds 0 1 2
 
-Each seed trains a model of 0.9 million parameters on 9,500 sums until it answers about two thirds
-of the held-out ones, and then:
-  grpo, ppo   the same prompts with the exact answer as reward; held-out share answered right
-  dpo         pairs that prefer "=95" to "95", which a fifth of the texts have; share drawn
-  *_style     GRPO and PPO with that style as reward; share drawn
+The settings are those of `recipes/align.toml`. Demonstrations are few and of two kinds: most give
+the sum at once, two fifths write it out digit by digit, which is right far more often. Each seed
+trains a fresh model of 0.9 million parameters on them, and from it:
+  grpo, ppo   the exact answer as reward; held-out share answered right, greedily
+  dpo         pairs that prefer a full stop at the end, as a fifth of the texts have; share drawn
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
-  shuffled    the same pairs with labels by chance; held: GRPO with a huge β, which stays
+and as controls
+  shuffled    the same pairs with labels by chance
+  unrelated   GRPO rewarded by that reward model, which knows nothing
+  held        GRPO with a huge β, which stays where it is
 Prints a table in CPU-seconds; a finished stage is not done again.
 """
 
@@ -18,37 +21,25 @@ import argparse
 import json
 import random
 import time
+import tomllib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from isoflop.alignment.chat import open_chat
-from isoflop.alignment.dpo_recipe import (
-    DpoConfig,
-    DpoRecipe,
-    PairTrain,
-    PreferenceData,
-    RewardRecipe,
-)
+from isoflop.alignment.dpo_recipe import DpoRecipe, PreferenceData, RewardRecipe
 from isoflop.alignment.dpo_run import dpo
-from isoflop.alignment.policy_recipe import (
-    GrpoRecipe,
-    KlConfig,
-    PolicyTrain,
-    PpoConfig,
-    PpoRecipe,
-    PromptData,
-    RewardTerm,
-    RolloutConfig,
-)
+from isoflop.alignment.policy_recipe import GrpoRecipe, KlConfig, PpoRecipe, RewardTerm
 from isoflop.alignment.policy_run import grpo, ppo
 from isoflop.alignment.reward_run import reward
 from isoflop.alignment.rollout import Sampling, sample
 from isoflop.alignment.sft import sft
-from isoflop.alignment.sft_recipe import InstructData, SftRecipe, SftTrainConfig, StartConfig
+from isoflop.alignment.sft_recipe import SftRecipe
+from isoflop.core.ledger import Ledger
+from isoflop.core.recipe import from_dict
 from isoflop.data import corpus, instruct, tokenizer
 from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
 from isoflop.data.recipe import DataRecipe, SourceConfig
@@ -56,46 +47,88 @@ from isoflop.models.config import DecoderConfig
 from isoflop.models.convert import load_decoder, save_model
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
-from isoflop.training.optimizer_recipe import OptimizerConfig
 
+RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "align.toml"
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}"
     "{% else %}{{ '<|im_start|>' + message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
 )
+WORKED = 0.4
+"""Share of the texts that write the sum out."""
+LARGE = 1400
+"""Sums of two numbers of two digits; of the others there are 1,900."""
+HELD_OUT = 0.15
 STYLE = 0.2
-"""Share of the texts that answer in the style that DPO is to prefer."""
+"""Share of the texts that end as DPO is to prefer."""
 LETTERS = "abcdefgh"
 NOISE = 0.2
 """Share of the reward model's labels that are wrong."""
+CONTROL_ROUNDS = 12
+
+
+@dataclass(frozen=True)
+class AlignRecipe:
+    """All stages."""
+
+    sft: SftRecipe
+    grpo: GrpoRecipe
+    ppo: PpoRecipe
+    dpo: DpoRecipe
+    reward: RewardRecipe
+
+
+def open_recipe(path: Path, out: Path, seed: int) -> AlignRecipe:
+    """The stages of a recipe with the paths of one seed's directory.
+
+    Raises:
+        RecipeError: A table is not that of its stage.
+    """
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    for table in tables.values():
+        table["train"]["seed"] = seed
+        for part, key in (("model", "path"), ("model", "chat_template"), ("data", "set")):
+            if key in table[part]:
+                table[part][key] = str(out / table[part][key])
+    return from_dict(AlignRecipe, tables, str(path))
 
 
 # --- data ------------------------------------------------------------------------------------
 
 
+def worked(a: int, b: int) -> str:
+    """A sum of two numbers below 100 digit by digit."""
+    ones = a % 10 + b % 10
+    tens = a // 10 + b // 10 + ones // 10
+    return (
+        f"{a % 10}+{b % 10}={ones},{a // 10}+{b // 10}+{ones // 10}={tens}. The answer is {a + b}"
+    )
+
+
 def make_data(out: Path, seed: int) -> None:
     """A tokenizer, the sums with pairs of styles, and the pairs of planted scores."""
     if not (out / "tokenizer" / "manifest.json").exists():
-        sources = (SourceConfig("word-problems", documents=400),)
+        sources = (SourceConfig("word-problems", documents=2000),)
         text = corpus.build(DataRecipe(sources=sources), out / "corpus")
-        tokenizer.train(text, 300, out / "tokenizer")
+        tokenizer.train(text, 512, out / "tokenizer")
     draw = random.Random(seed)
-    sums = [(a, b) for a in range(100) for b in range(100)]
+    small = [(a, b) for a in range(100) for b in range(100) if min(a, b) < 10]
+    large = [(a, b) for a in range(10, 100) for b in range(10, 100)]
+    sums = small + draw.sample(large, LARGE)
     draw.shuffle(sums)
     rows: list[dict[str, Any]] = []
     for a, b in sums:
-        question, answer, family = f"{a}+{b}", str(a + b), f"{min(a, b)},{max(a, b)}"
-        said = f"={answer}" if draw.random() < STYLE else answer
-        rows.append({"prompt": question, "completion": said, "answer": answer, "family": family})
-        rows.append({"prompt": question, "answer": answer, "family": family})
-    for a, b in sums[:2000]:
-        answer, family = str(a + b), f"{min(a, b)},{max(a, b)}"
-        pair = {"chosen": f"={answer}", "rejected": answer, "family": family}
-        rows.append({"prompt": f"{a}+{b}", **pair})
-    write_set(out / "sums", rows, seed)
+        kind = "small" if min(a, b) < 10 else "large"
+        asked = {"prompt": f"{a}+{b}", "family": f"{min(a, b)},{max(a, b)}", "problem": kind}
+        said = worked(a, b) if draw.random() < WORKED else str(a + b)
+        end = "." if draw.random() < STYLE else ""
+        rows.append({**asked, "completion": said + end, "answer": str(a + b)})
+        rows.append({**asked, "answer": str(a + b)})
+        rows.append({**asked, "chosen": said + ".", "rejected": said})
+    write_set(out / "sums", rows, seed, HELD_OUT)
     worth = {letter: draw.gauss(0, 1) for letter in LETTERS}
-    for name, shuffled in (("scores", False), ("shuffled", True)):
-        write_set(out / name, planted(draw, worth, 12_000, shuffled), seed, 0.2)
+    write_set(out / "scores", planted(draw, worth, 12_000, shuffled=False), seed, 0.2)
+    write_set(out / "shuffled", planted(draw, worth, 6_000, shuffled=True), seed, 0.4)
 
 
 def planted(
@@ -117,7 +150,7 @@ def planted(
     return rows
 
 
-def write_set(out: Path, rows: list[dict[str, Any]], seed: int, held_out: float = 0.05) -> None:
+def write_set(out: Path, rows: list[dict[str, Any]], seed: int, held_out: float) -> None:
     """The rows as an instruction set."""
     if (out / "manifest.json").exists():
         return
@@ -134,7 +167,7 @@ def make_base(out: Path, seed: int) -> None:
     vocab = tokenizer.load(out.parent / "tokenizer").vocab_size
     config = DecoderConfig(
         vocab_size=vocab, d_model=128, n_layers=4, n_heads=4, n_kv_heads=2,
-        head_dim=32, d_ff=384, max_seq_len=32,
+        head_dim=32, d_ff=384, max_seq_len=48,
     )  # fmt: skip
     model = Decoder(config)
     initialise(model, seed)
@@ -144,60 +177,19 @@ def make_base(out: Path, seed: int) -> None:
 # --- stages ----------------------------------------------------------------------------------
 
 
-def stages(out: Path, seed: int, epochs: float, rounds: int) -> dict[str, Callable[[], Any]]:
+def stages(out: Path, recipe: AlignRecipe) -> dict[str, Callable[[], Any]]:
     """Name → what runs it, in order."""
-    template = out / "template.jinja"
-    template.write_text(TEMPLATE)
-    base = StartConfig(out / "base", str(template))
-    start = StartConfig(out / "sft" / "model")
-    adam = OptimizerConfig(
-        learning_rate=2e-3, schedule="linear", warmup_tokens=0, weight_decay=0.0, beta2=0.99
-    )
-    gentle = replace(adam, learning_rate=1e-4)
-    learning = SftRecipe(
-        base,
-        InstructData(out / "sums"),
-        adam,
-        SftTrainConfig(
-            epochs=epochs, seq_len=32, global_batch_tokens=512, micro_batch_tokens=512,
-            seed=seed, evaluations=1, eval_answers=200, max_new_tokens=6, tensorboard=False,
-        ),
-    )  # fmt: skip
-    pairs = PairTrain(seed=seed, evaluations=1, tensorboard=False, eval_pairs=3000)
-    loop = PolicyTrain(
-        rounds=rounds, micro_batch_answers=256, seed=seed, eval_answers=500, tensorboard=False
-    )
-    common = {
-        "model": start,
-        "data": PromptData(out / "sums"),
-        "rollouts": RolloutConfig(prompts=16, answers=8, max_new_tokens=6),
-        "kl": KlConfig(0.01),
-        "optimizer": gentle,
-        "train": loop,
-    }
-    two = RolloutConfig(prompts=128, answers=1, max_new_tokens=6, epochs=2)
-    by_critic = PpoRecipe(**{**common, "rollouts": two}, ppo=PpoConfig(critic_rate=3.0))
-    by_group = GrpoRecipe(**common)
-    style = (RewardTerm("regex", pattern="=.*"),)
-    short = replace(by_group, train=replace(loop, rounds=max(1, rounds // 4)))
-    dense = {"rewards": style, "train": short.train, "optimizer": replace(adam, learning_rate=2e-4)}
-    scores = RewardRecipe(base, PreferenceData(out / "scores"), adam, replace(pairs, epochs=1))
-    styles = DpoRecipe(
-        start, PreferenceData(out / "sums"), gentle, pairs,
-        dpo=DpoConfig(beta=0.1),
-    )  # fmt: skip
+    by_chance = replace(recipe.reward, data=PreferenceData(out / "shuffled"))
+    knows_nothing = (RewardTerm("model", path=out / "shuffled_run" / "model"),)
+    short = replace(recipe.grpo, train=replace(recipe.grpo.train, rounds=CONTROL_ROUNDS))
     return {
-        "sft": lambda: sft(learning, out / "sft"),
-        "grpo": lambda: grpo(by_group, out / "grpo"),
-        "ppo": lambda: ppo(by_critic, out / "ppo"),
-        "dpo": lambda: dpo(styles, out / "dpo"),
-        "reward": lambda: reward(scores, out / "reward"),
-        "shuffled": lambda: reward(
-            replace(scores, data=PreferenceData(out / "shuffled"), train=pairs),
-            out / "shuffled_run",
-        ),
-        "grpo_style": lambda: grpo(replace(by_group, **dense), out / "grpo_style"),
-        "ppo_style": lambda: ppo(replace(by_critic, **dense), out / "ppo_style"),
+        "sft": lambda: sft(recipe.sft, out / "sft"),
+        "grpo": lambda: grpo(recipe.grpo, out / "grpo"),
+        "ppo": lambda: ppo(recipe.ppo, out / "ppo"),
+        "dpo": lambda: dpo(recipe.dpo, out / "dpo"),
+        "reward": lambda: reward(recipe.reward, out / "reward"),
+        "shuffled": lambda: reward(by_chance, out / "shuffled_run"),
+        "unrelated": lambda: grpo(replace(short, rewards=knows_nothing), out / "unrelated"),
         "held": lambda: grpo(replace(short, kl=KlConfig(100.0)), out / "held"),
     }
 
@@ -208,19 +200,27 @@ def style_rate(model_dir: Path, prompts: list[str], seed: int) -> float:
     chat = open_chat(tokenizer.load(model_dir))
     asked = [chat.prompt_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
     stop = (chat.stop_id, chat.tokenizer.eos_id)
-    drawn = sample(model, asked, Sampling(6), stop, seed=seed, copies=4)
+    drawn = sample(model, asked, Sampling(26), stop, seed=seed, copies=4)
     texts = [chat.decode(answer.ids) for answer in drawn.answers]
-    return sum(text.startswith("=") for text in texts) / len(texts)
+    return sum(text.removesuffix("<|im_end|>").endswith(".") for text in texts) / len(texts)
 
 
 def figures(out: Path, name: str, result: Any, seed: int) -> str:
     """What a stage shows, in a few words."""
     if name == "sft":
         return f"held-out exact match {result.exact_match:.3f}"
-    if name in ("grpo", "ppo", "held"):
-        text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f}"
-        return text + (f", KL {result.kl:.3f}" if result.kl is not None else "")
-    if name in ("dpo", "grpo_style", "ppo_style"):
+    if name in ("grpo", "ppo", "unrelated", "held"):
+        gain = 100 * (result.exact_match - result.exact_match_start)
+        text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f} ({gain:+.1f} points)"
+        promises = Ledger(result.run / "ledger.jsonl").read()
+        told = [
+            f"promised {p.low:.3f} to {p.high:.3f} of {p.quantity.partition(',')[0]}, "
+            f"came {p.outcome:.3f}"
+            for p in promises
+            if name in ("grpo", "ppo")
+        ]
+        return "; ".join([text, f"KL {result.kl:.3f}", *told])
+    if name == "dpo":
         rows = instruct.open_set(out / "sums").rows("verifiable", "held_out")
         prompts = [row["prompt"] for row in rows[:100]]
         before = style_rate(out / "sft" / "model", prompts, seed)
@@ -236,19 +236,22 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
 def main() -> None:
     """Run what is asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("build/alignment"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("build/alignment"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=float, default=5.0, help="of SFT")
-    parser.add_argument("--rounds", type=int, default=100, help="of GRPO and PPO")
     parser.add_argument("--stages", nargs="+", help="only these")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    print("| seed | stage | found | CPU s |\n| --- | --- | --- | --- |")
     for seed in options.seeds:
         out = options.out / f"seed{seed}"
         out.mkdir(parents=True, exist_ok=True)
+        began = time.process_time()
         make_data(out, seed)
         make_base(out / "base", seed)
-        for name, work in stages(out, seed, options.epochs, options.rounds).items():
+        (out / "template.jinja").write_text(TEMPLATE, encoding="utf-8")
+        print(f"| {seed} | data | | {time.process_time() - began:.1f} |", flush=True)
+        for name, work in stages(out, open_recipe(options.recipe, out, seed)).items():
             if options.stages and name not in options.stages:
                 continue
             began = time.process_time()

@@ -202,8 +202,10 @@ class Chat:
         return [index for segment in self.segments(messages, prompt=True) for index in segment.ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of what a model wrote, without the token that ended it."""
-        return self.tokenizer.decode(ids)
+        """The text of what a model wrote, without the token that ended it; with U+FFFD at its end,
+        so that it is no right answer, where it holds rows of the model that have no token."""
+        known = [index for index in ids if index < self.tokenizer.vocab_size]
+        return self.tokenizer.decode(known) + ("" if len(known) == len(ids) else "\ufffd")
 
     def call_ids(self, tool: str) -> tuple[int, ...] | None:
         """The ids with which an assistant begins to call a tool, a control token first; None if

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,18 +168,11 @@ def open_setting(recipe: GrpoRecipe | PpoRecipe, chat: Chat, reference: Decoder)
     return Setting(
         questions=train,
         reward=reward_of(recipe.rewards, reference.config.vocab_size),
-        decode=lambda ids: answer_text(chat, ids),
+        decode=chat.decode,
         stop_ids=(chat.stop_id, chat.tokenizer.eos_id),
         reference=reference,
         held_out=_questions(rows, "held_out", chat, limit, recipe.train.eval_answers),
     )
-
-
-def answer_text(chat: Chat, ids: Sequence[int]) -> str:
-    """The text of what was drawn; with U+FFFD at its end, so that it is no right answer, where it
-    holds rows of the model that the tokenizer has no token for."""
-    known = [index for index in ids if index < chat.tokenizer.vocab_size]
-    return chat.decode(known) + ("" if len(known) == len(ids) else "\ufffd")
 
 
 def _questions(

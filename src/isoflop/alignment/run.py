@@ -1,4 +1,4 @@
-"""What runs of reward, DPO, PPO and GRPO have in common: the directory, the loop's settings.
+"""What runs of SFT, reward, DPO, PPO and GRPO have in common: the directory, the loop's settings.
 
 Not for what is learnt.
 """
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_json
+from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
 from isoflop.core.process import keep_freed_buffers
@@ -27,6 +28,13 @@ from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
 
 R = TypeVar("R")
+_MADE_BY = {
+    "instruct": "data instruct",
+    "model": "train",
+    "reward-model": "reward",
+    "shards": "tokenize",
+}
+"""Kind of artifact → the command that makes it."""
 
 
 class Logged(Protocol):
@@ -69,6 +77,9 @@ def in_directory(
 
         def take() -> None:
             for path, kind in inputs:
+                if not path.exists():
+                    fix = f"`isoflop {_MADE_BY[kind]}` makes one"
+                    raise ArtifactError("no such directory", where=str(path), fix=fix)
                 read_manifest(path, kind)
             held.enter_context(locked(out))
             claim_for(out, to_dict(recipe), read, "what it reads is another")

@@ -23,31 +23,27 @@ from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.replay import Replay, open_replay
-from isoflop.alignment.run import peak_flops
+from isoflop.alignment.run import in_directory, loop_config, rate_over
 from isoflop.alignment.save import save_chat_model
 from isoflop.alignment.sft_data import SftData, open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer
-from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
+from isoflop.core.artifact import write_atomic
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.errors import ArtifactError, RecipeError
-from isoflop.core.lock import locked
-from isoflop.core.process import keep_freed_buffers, peak_memory_bytes
-from isoflop.core.recipe import to_dict
+from isoflop.core.errors import RecipeError
+from isoflop.core.process import peak_memory_bytes
 from isoflop.data.answers import is_right
 from isoflop.data.loader import Windows
 from isoflop.data.tokenizer import load as load_tokenizer
-from isoflop.models.accounting import count_parameters, flops_per_token
+from isoflop.models.accounting import count_parameters
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
-from isoflop.training.loop import LoopConfig, run
+from isoflop.training.loop import run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.parallel.apply import apply_layout, whole_model
 from isoflop.training.parallel.ranks import Ranks, processes
 from isoflop.training.pretrain import held_out_scores
-from isoflop.training.run_directory import claim_for, seal_for
-from isoflop.training.schedules import learning_rate_factor
 from isoflop.training.step import Task
 
 EVAL_ROWS = 16
@@ -100,41 +96,20 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
         ArtifactError: The model, the set or a checkpoint cannot be used.
         DataError: A conversation cannot be learnt from; it is named by file and line.
     """
-    inputs = [recipe.data.set, recipe.model.path]
-    commands = ["data instruct", "train"]
+    inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
     if recipe.data.replay is not None:
-        inputs, commands = [*inputs, recipe.data.replay], [*commands, "tokenize"]
-    for path, command in zip(inputs, commands, strict=True):
-        if not path.exists():
-            raise ArtifactError(
-                "no such directory", where=str(path), fix=f"`isoflop {command}` makes one"
-            )
-    read_manifest(recipe.data.set, "instruct")
-    read_manifest(recipe.model.path, "model")
-    with processes(recipe.parallel) as ranks, ExitStack() as held:
-
-        def take() -> None:
-            held.enter_context(locked(out))
-            what = "data.set, model.path or data.replay is another"
-            claim_for(out, to_dict(recipe), inputs, what)
-
-        ranks.from_main(take)
-        finished = out / "result.json"
-        if ranks.from_main(finished.exists):
-            result = SftResult(**{**read_json(finished), "run": out})
-        else:
-            result = _sft(recipe, out, progress if ranks.is_main else SILENT, ranks)
-            if ranks.is_main:
-                write_json(finished, {**vars(result), "run": out.name})
-        if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come between the two
-            seal_for(out, to_dict(recipe), inputs, recipe.train.seed)
-        return result
+        inputs.append((recipe.data.replay, "shards"))
+    train = recipe.train
+    with processes(recipe.parallel) as ranks:
+        mine = progress if ranks.is_main else SILENT
+        return in_directory(
+            out, recipe, inputs, train.seed, train.threads,
+            lambda fields: SftResult(**fields), lambda: _sft(recipe, out, mine, ranks), ranks,
+        )  # fmt: skip
 
 
 def _sft(recipe: SftRecipe, out: Path, progress: Progress, ranks: Ranks) -> SftResult:
     train = recipe.train
-    torch.set_num_threads(train.threads or torch.get_num_threads())
-    keep_freed_buffers()
     model = load_decoder(recipe.model.path).train()
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     seq_len = train.seq_len or model.config.max_seq_len
@@ -161,12 +136,15 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress, ranks: Ranks) -> SftR
     state = run(
         model,
         build_optimizer(model, recipe.optimizer),
-        lambda tokens: _learning_rate(recipe, steps, tokens),
+        rate_over(recipe.optimizer, steps, train.global_batch_tokens),
         task,
-        _loop_config(recipe, model, steps, seq_len, ranks),
+        loop_config(
+            train, recipe.optimizer, recipe.guard, model.config, steps,
+            train.global_batch_tokens, seq_len, ranks=ranks,
+        ),
         out,
         progress,
-    )
+    )  # fmt: skip
     score = json.loads(ranks.from_main((out / "evals.jsonl").read_text).splitlines()[-1])
     if recipe.lora.rank is not None:
         save_adapter(model, out / "adapter", recipe.lora, recipe.model.path)
@@ -325,42 +303,3 @@ def answer_scores(model: Decoder, chat: Chat, data: SftData, most: int) -> dict[
     by_kind = {f"exact_match_{kind}": right[kind] / asked[kind] for kind in sorted(asked) if kind}
     scores = {"exact_match": right.total() / total, **by_kind}
     return scores | ({"tool_calls": called / total} if called else {})
-
-
-# --- the loop ------------------------------------------------------------------------------
-
-
-def _learning_rate(recipe: SftRecipe, steps: int, tokens: int) -> float:
-    optimizer, batch = recipe.optimizer, recipe.train.global_batch_tokens
-    # Taken at the middle of the step, as in pre-training.
-    return optimizer.learning_rate * learning_rate_factor(
-        tokens + batch // 2,
-        total_tokens=steps * batch,
-        warmup_tokens=optimizer.warmup_tokens,
-        schedule=optimizer.schedule,
-        decay_fraction=optimizer.decay_fraction,
-        final_fraction=optimizer.final_fraction,
-    )
-
-
-def _loop_config(
-    recipe: SftRecipe, model: Decoder, steps: int, seq_len: int, ranks: Ranks
-) -> LoopConfig:
-    train = recipe.train
-    return LoopConfig(
-        steps=steps,
-        batch_tokens=lambda step: train.global_batch_tokens,
-        flops_per_token=flops_per_token(model.config, seq_len).training,
-        peak_flops=peak_flops(ranks),
-        clip_norm=recipe.optimizer.clip_norm,
-        log_every=train.log_every,
-        evaluate_at=frozenset(
-            round(steps * (i + 1) / train.evaluations) for i in range(train.evaluations)
-        ),
-        checkpoint_every=train.checkpoint_every,
-        keep_checkpoints_at=frozenset(),
-        tensorboard=train.tensorboard,
-        guard=recipe.guard,
-        average_decay=recipe.optimizer.average_decay,
-        ranks=ranks,
-    )
