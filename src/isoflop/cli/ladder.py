@@ -45,7 +45,8 @@ def run(args: list[str]) -> int:
     check_tasks(recipe.eval)  # before hours of training
     if not begins(arguments, arguments.plan, arguments.out, foretell):
         return 0
-    ladder = run_ladder(recipe, arguments.out, make_progress(arguments.json), arguments.launcher)
+    progress = make_progress(arguments.json)
+    ladder = run_ladder(recipe, arguments.out, progress, arguments.launcher)
     rows = [{**vars(result), "run": str(result.run)} for result in ladder.runs]
     lines = [f"{'params':>12} {'tokens':>14} {'loss':>8} {'bits/byte':>10} {'seconds':>8}"]
     lines += [

@@ -79,8 +79,8 @@ def open_service(directory: Path, settings: Settings) -> Service:
     Raises:
         ArtifactError: It is no model, or its chat template is not valid.
         DataError: Its tokenizer or a category list cannot be read.
-        RecipeError: A setting is out of its range, the draft model does not go with it, or Python is
-            to run where nothing contains it.
+        RecipeError: A setting is out of its range, the draft model does not go with it, or Python
+            is to run where nothing contains it.
     """
     check_allowed(settings.tools)
     weights, tokenizer = load_weights(directory)

@@ -1,8 +1,8 @@
 """The native library: built once per machine with its own C++ compiler, and loaded.
 
-Not for what its functions compute (`decode.cpp` for serving, the others for training) nor for calling
-them (`decode.py`, `calls.py`). Where there is no compiler, or it fails, everything runs on plain torch,
-and `Library.why` says why.
+Not for what its functions compute (`decode.cpp` for serving, the others for training) nor for
+calling them (`decode.py`, `calls.py`). Where there is no compiler, or it fails, everything runs on
+plain torch, and `Library.why` says why.
 """
 
 from __future__ import annotations
