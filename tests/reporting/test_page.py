@@ -311,7 +311,7 @@ def test_a_lone_surrogate_in_a_sample_can_be_written() -> None:
     assert "a\ufffd" in words
     assert "b\ufffd" in words
     assert json.loads(page.split('id="report-data">')[1].split("</script>")[0])["samples"] == [
-        {"step": 1, "tokens": 1.0, "prompt": "a?", "text": "b?"}
+        {"step": 1, "tokens": 1.0, "prompt": "a?", "text": "b?", "surprisal": []}
     ]
 
 
@@ -395,3 +395,43 @@ def test_nothing_sticks_out_and_chart_words_are_legible(
     measured = json.loads(unescape(raw))
     assert measured.pop("words") > 50
     assert measured == {"width": width, "too_wide": 0, "outside": 0, "illegible": 0}
+
+
+_SWITCH = """<!doctype html><body><script>
+addEventListener('load', () => {
+  const inside = document.querySelector('iframe').contentWindow.document;
+  const seen = (kind) => [...inside.querySelectorAll(`.${kind}`)]
+    .filter(e => e.getClientRects().length > 0).length;
+  const before = { en: seen('en'), zh: seen('zh') };
+  inside.querySelector('label[for=in-zh]').click();
+  const after = { en: seen('en'), zh: seen('zh') };
+  inside.getElementById('in-zh').focus();
+  const label = getComputedStyle(inside.querySelector('label[for=in-zh]'));
+  document.body.dataset.measured = JSON.stringify({ before, after, outline: label.outlineStyle });
+});
+</script><iframe style="border:0;width:1280px;height:900px" srcdoc="PAGE"></iframe></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_switch_shows_one_language_at_a_time_without_a_script(
+    page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "outer.html"
+    path.write_text(_SWITCH.replace("PAGE", escape(page)), "utf-8")
+    shown = browse(tmp_path, path, "--dump-dom", "--window-size=1400,1000")
+    (raw,) = re.findall(r'data-measured="([^"]*)"', shown.stdout)
+    measured = json.loads(unescape(raw))
+    assert measured["before"]["en"] > 50
+    assert measured["before"]["zh"] == 0
+    assert measured["after"]["en"] == 0
+    assert measured["after"]["zh"] == measured["before"]["en"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_page_prints(page: str, tmp_path: Path) -> None:
+    path, printed = tmp_path / "report.html", tmp_path / "report.pdf"
+    path.write_text(page, "utf-8")
+    browse(tmp_path, path, f"--print-to-pdf={printed}", "--no-pdf-header-footer")
+    content = printed.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type /Page\b", content)) <= 20
