@@ -69,7 +69,7 @@ def test_plain_progress_speaks_at_most_every_five_seconds() -> None:
 
 
 def test_rich_progress_can_be_driven_through_its_whole_life(capsys) -> None:
-    progress = RichProgress()
+    progress = RichProgress(lambda: 0.0)
     progress.advance(1)
     progress.start("[a]", 10, "s")
     progress.advance(5, "half [b]")
