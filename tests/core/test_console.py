@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isoflop.core.console import (
+    SECONDS_BETWEEN_LINES_IN_CI,
     Pace,
     PlainProgress,
     RichProgress,
@@ -68,7 +69,7 @@ def test_plain_progress_speaks_at_most_every_five_seconds() -> None:
 
 
 def test_rich_progress_can_be_driven_through_its_whole_life(capsys) -> None:
-    progress = RichProgress()
+    progress = RichProgress(lambda: 0.0)
     progress.advance(1)
     progress.start("[a]", 10, "s")
     progress.advance(5, "half [b]")
@@ -123,3 +124,17 @@ def test_json_holds_paths_dataclasses_numpy_numbers_and_no_infinities() -> None:
     text = json_text({**document, 7: "é中"})
     expected = {"i": {"path": "a/b", "x": None}, "n": 0.5, "t": [3], "7": "é中"}
     assert json.loads(text) == expected
+
+
+def test_in_ci_a_line_a_minute_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    quiet = make_progress()
+    assert isinstance(quiet, PlainProgress)
+    now = iter([0.0, 6.0, 30.0, 61.0])
+    said = io.StringIO()
+    progress = PlainProgress(said, lambda: next(now), SECONDS_BETWEEN_LINES_IN_CI)
+    progress.start("work", 100, "steps")
+    for done in (10, 50, 60):
+        progress.advance(done)
+    assert len(said.getvalue().splitlines()) == 2

@@ -10,6 +10,8 @@ import pytest
 
 from isoflop.reporting.collect import collect
 from isoflop.reporting.flight import flights
+from isoflop.reporting.law_records import Fan
+from isoflop.reporting.lines import read_metrics
 from isoflop.reporting.page import build
 from isoflop.reporting.records import Verdict
 
@@ -37,12 +39,13 @@ def write(run: Path, until: float, *, start: int = 10, steps: int = STEPS) -> Pa
     return run
 
 
-def fans(*runs: tuple[Path, bool], verdict: Verdict | None = None) -> tuple[object, ...]:
-    return flights(runs, verdict, 0.9, lambda _: None)
+def fans(*runs: tuple[Path, bool], verdict: Verdict | None = None) -> tuple[Fan, ...]:
+    losses = {path: read_metrics(path / "metrics.jsonl", print).losses for path, _ in runs}
+    return flights(runs, losses, verdict, 0.9)
 
 
 def test_a_run_in_flight_is_foretold_to_the_end_of_its_schedule(tmp_path: Path) -> None:
-    (fan,) = flights([(write(tmp_path / "r", 0.5), False)], None, 0.9, lambda _: None)
+    (fan,) = fans((write(tmp_path / "r", 0.5), False))
     assert fan.end == STEPS
     assert fan.outcome is None
     _, _, low, high = fan.forecasts[-1]
@@ -51,7 +54,7 @@ def test_a_run_in_flight_is_foretold_to_the_end_of_its_schedule(tmp_path: Path) 
 
 def test_an_ended_target_shows_its_outcome_beside_its_promise(tmp_path: Path) -> None:
     verdict = Verdict(2.2, 2.1, 2.3, 0.9, None)
-    (fan,) = flights([(write(tmp_path / "r", 1.0), True)], verdict, 0.9, lambda _: None)
+    (fan,) = fans((write(tmp_path / "r", 1.0), True), verdict=verdict)
     assert fan.promise == (2.2, 2.1, 2.3)
     assert fan.outcome == pytest.approx(2.0 + 10 / STEPS**0.5 - 0.1, rel=0.01)
 
@@ -59,7 +62,7 @@ def test_an_ended_target_shows_its_outcome_beside_its_promise(tmp_path: Path) ->
 def test_of_many_runs_those_in_flight_come_first(tmp_path: Path) -> None:
     done = [(write(tmp_path / f"done{i}", 1.0, steps=2000), False) for i in range(3)]
     going = (write(tmp_path / "going", 0.6), False)
-    found = flights([*done, going], None, 0.9, lambda _: None)
+    found = fans(*done, going)
     assert [fan.run_id for fan in found] == ["going", "done0"]
 
 

@@ -33,6 +33,8 @@ class Strict(HTMLParser):
         self.seen: list[tuple[str, dict[str, str | None]]] = []
         self.ids: list[str] = []
         self.words: list[str] = []
+        self.chinese: list[str] = []
+        self._chinese_from: int | None = None
         self.feed(page)
         self.close()
         assert self.open == []
@@ -45,6 +47,8 @@ class Strict(HTMLParser):
         self.ids += [value or "" for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
+            if "zh" in (dict(attrs).get("class") or "").split() and self._chinese_from is None:
+                self._chinese_from = len(self.open)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert "svg" in self.open, f"<{tag}/> is no HTML outside of SVG"
@@ -54,11 +58,13 @@ class Strict(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
+        if self._chinese_from == len(self.open):
+            self._chinese_from = None
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
         if not {"style", "script"} & set(self.open):
-            self.words.append(data)
+            (self.words if self._chinese_from is None else self.chinese).append(data)
 
     def attributes(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.seen if name == tag]
@@ -166,6 +172,52 @@ def test_the_page_says_what_was_found(demo: Any, page: str) -> None:
     assert [words for words in expected if words not in said] == []
 
 
+def test_every_heading_and_caption_can_be_read_in_both_languages(page: str) -> None:
+    for tag in ("h2", "caption"):
+        inner = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", page, re.DOTALL)
+        assert inner
+        assert all('class="en"' in each and 'class="zh"' in each for each in inner), inner
+    read = Strict(page)
+    assert "训练前承诺" in "".join(read.chinese)
+    marked = [a for _, a in read.seen if a.get("class") == "zh"]
+    assert all(a.get("lang") == "zh-Hans" for a in marked)
+
+
+def test_the_language_is_chosen_by_two_buttons_that_a_keyboard_reaches(page: str) -> None:
+    buttons = [a for a in Strict(page).attributes("input") if a.get("class") == "switch"]
+    assert [(b["type"], b["aria-label"]) for b in buttons] == [
+        ("radio", "English"),
+        ("radio", "中文"),
+    ]
+    assert len({b["name"] for b in buttons}) == 1
+    assert "checked" in buttons[0]
+
+
+def test_every_table_has_headers_with_a_scope_and_a_caption(page: str) -> None:
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        assert "<caption>" in table
+        assert all("scope=" in head for head in re.findall(r"<th\b[^>]*>", table))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2) of a colour `#rgb` or `#rrggbb`."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark", "print"])
+def test_words_stand_out_from_what_is_behind_them(page: str, mode: str) -> None:
+    roots = re.findall(r":root \{(.*?)\}", page, re.DOTALL)
+    value = dict(re.findall(r"--(\w+): (#\w+)", roots[("light", "dark", "print").index(mode)]))
+    for words in ("ink", "soft", "accent", "held", "link"):
+        for behind in ("paper", "wash"):
+            light, dark = sorted((luminance(value[words]), luminance(value[behind])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (mode, words, behind)
+
+
 def test_chinese_samples_are_marked_as_chinese_and_code_as_no_language(page: str) -> None:
     marks = [(a.get("lang"), a.get("class")) for a in Strict(page).attributes("pre")]
     assert marks[:3] == [("en", None), ("zh", None), (None, "code")]
@@ -259,7 +311,7 @@ def test_a_lone_surrogate_in_a_sample_can_be_written() -> None:
     assert "a\ufffd" in words
     assert "b\ufffd" in words
     assert json.loads(page.split('id="report-data">')[1].split("</script>")[0])["samples"] == [
-        {"step": 1, "tokens": 1.0, "prompt": "a?", "text": "b?"}
+        {"step": 1, "tokens": 1.0, "prompt": "a?", "text": "b?", "surprisal": []}
     ]
 
 
@@ -343,3 +395,43 @@ def test_nothing_sticks_out_and_chart_words_are_legible(
     measured = json.loads(unescape(raw))
     assert measured.pop("words") > 50
     assert measured == {"width": width, "too_wide": 0, "outside": 0, "illegible": 0}
+
+
+_SWITCH = """<!doctype html><body><script>
+addEventListener('load', () => {
+  const inside = document.querySelector('iframe').contentWindow.document;
+  const seen = (kind) => [...inside.querySelectorAll(`.${kind}`)]
+    .filter(e => e.getClientRects().length > 0).length;
+  const before = { en: seen('en'), zh: seen('zh') };
+  inside.querySelector('label[for=in-zh]').click();
+  const after = { en: seen('en'), zh: seen('zh') };
+  inside.getElementById('in-zh').focus();
+  const label = getComputedStyle(inside.querySelector('label[for=in-zh]'));
+  document.body.dataset.measured = JSON.stringify({ before, after, outline: label.outlineStyle });
+});
+</script><iframe style="border:0;width:1280px;height:900px" srcdoc="PAGE"></iframe></body>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_switch_shows_one_language_at_a_time_without_a_script(
+    page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "outer.html"
+    path.write_text(_SWITCH.replace("PAGE", escape(page)), "utf-8")
+    shown = browse(tmp_path, path, "--dump-dom", "--window-size=1400,1000")
+    (raw,) = re.findall(r'data-measured="([^"]*)"', shown.stdout)
+    measured = json.loads(unescape(raw))
+    assert measured["before"]["en"] > 50
+    assert measured["before"]["zh"] == 0
+    assert measured["after"]["en"] == 0
+    assert measured["after"]["zh"] == measured["before"]["en"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_page_prints(page: str, tmp_path: Path) -> None:
+    path, printed = tmp_path / "report.html", tmp_path / "report.pdf"
+    path.write_text(page, "utf-8")
+    browse(tmp_path, path, f"--print-to-pdf={printed}", "--no-pdf-header-footer")
+    content = printed.read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type /Page\b", content)) <= 20

@@ -42,8 +42,8 @@ def _page(rows: Sequence[Row], top: Path) -> Iterator[str]:
     if not rows:
         yield f"{top}: no runs and no artifacts; `isoflop demo` makes some"
         return
-    table = [("path", "kind", "status", "age", "steps", "tokens", "loss")]
-    table += [_cells(row, top) for row in rows]
+    heads: tuple[str, ...] = ("path", "kind", "status", "age", "steps", "tokens", "loss")
+    table = [heads, *(_cells(row, top) for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     for line in table:
         left = "  ".join(cell.ljust(w) for cell, w in zip(line[:3], widths[:3], strict=True))

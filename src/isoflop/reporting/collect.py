@@ -59,7 +59,7 @@ def collect(paths: Sequence[Path]) -> Report:
     promises, tallies, head = read_ledgers(found.ledgers, notes.append)
     verdict, target = _verdict(summary, found.summary, promises)
     rungs = tuple(r for table in found.tables for r in _rungs(table, notes.append))
-    curves, target_cost = _curves(found, rungs, target, notes.append)
+    curves, target_cost, losses = _curves(found, rungs, target, notes.append)
     level = verdict.level if verdict else 0.9
     law = None
     if found.law is not None:
@@ -73,7 +73,7 @@ def collect(paths: Sequence[Path]) -> Report:
         target=target,
         rungs=rungs,
         curves=curves,
-        fans=flights(found.runs, verdict, level, notes.append),
+        fans=flights(found.runs, losses, verdict, level),
         law=law,
         promises=promises,
         tallies=tallies,
@@ -198,8 +198,9 @@ def _cell(row: Mapping[str, str], name: str, where: str) -> float | None:
 
 def _curves(
     found: Found, rungs: Sequence[Rung], target: Target | None, note: Note
-) -> tuple[tuple[Curve, ...], Stage | None]:
-    """The loss curve of every run, and what the target's training cost."""
+) -> tuple[tuple[Curve, ...], Stage | None, dict[Path, Mapping[float, float]]]:
+    """The loss curve of every run, what the target's training cost, and losses by run and step."""
+    losses: dict[Path, Mapping[float, float]] = {}
     params = {r.run_id: r.params for r in rungs}
     curves = []
     target_cost = None
@@ -207,10 +208,11 @@ def _curves(
     # More runs share the same page: fewer points each.
     each = max(16, min(80, 4000 // max(1, len(found.runs))))
     for directory, is_target in found.runs:
-        metrics = lines.Metrics((), 0, 0, math.nan, math.nan, math.nan)
+        metrics = lines.Metrics((), 0, 0, math.nan, math.nan, math.nan, {})
         if (directory / "metrics.jsonl").is_file():
             most = lines.MAX_POINTS if is_target or alone else each
             metrics = lines.read_metrics(directory / "metrics.jsonl", note, most)
+        losses[directory] = metrics.losses
         if metrics.not_finite:
             note(f"{directory.name}: {metrics.not_finite:,} logged losses are not finite")
         held_out = _evaluations(directory / "evals.jsonl", note)
@@ -231,7 +233,7 @@ def _curves(
         if is_target and math.isfinite(metrics.seconds):
             flops = metrics.flops if math.isfinite(metrics.flops) else None
             target_cost = Stage("target", metrics.seconds, flops=flops)
-    return tuple(curves), target_cost
+    return tuple(curves), target_cost, losses
 
 
 def _evaluations(path: Path, note: Note) -> tuple[tuple[float, float], ...]:

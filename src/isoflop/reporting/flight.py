@@ -5,7 +5,7 @@ The schedule comes from the run's `config.json`, so that a run in flight is know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from isoflop.core.errors import IsoflopError
 from isoflop.laws.curve_fit import Curve
 from isoflop.laws.family import Estimate
 from isoflop.laws.schedule_terms import Schedule
-from isoflop.reporting import lines
 from isoflop.reporting.law_data import fan_of
 from isoflop.reporting.law_records import Fan
 from isoflop.reporting.records import Verdict
@@ -30,20 +29,24 @@ _LATEST_START = 0.1
 
 def flights(
     runs: Sequence[tuple[Path, bool]],
+    losses: Mapping[Path, Mapping[float, float]],
     verdict: Verdict | None,
     level: float,
-    note: Callable[[str], None],
 ) -> tuple[Fan, ...]:
     """What the longest runs foretold of their ends, unfinished ones and the target first.
 
     Args:
         runs: Run directories and whether each is the target.
+        losses: Run directory → logged losses by step.
         verdict: The promise of the target, if there was one.
-        note: Told of unfinished lines.
 
     A run whose curve says nothing yet, or whose configuration is another program's, has none.
     """
-    curves = [(curve, target) for path, target in runs if (curve := _curve(path, note)) is not None]
+    curves = [
+        (curve, target)
+        for path, target in runs
+        if (curve := _curve(path, losses.get(path, {}))) is not None
+    ]
     curves.sort(key=lambda pair: (_ended(pair[0]), not pair[1], -pair[0].schedule.end))
     found = []
     for curve, target in curves[:_MOST]:
@@ -61,26 +64,17 @@ def _ended(curve: Curve) -> bool:
     return bool(curve.step[-1] >= 0.9999 * curve.schedule.end)
 
 
-def _curve(run: Path, note: Callable[[str], None]) -> Curve | None:
+def _curve(run: Path, losses: Mapping[float, float]) -> Curve | None:
     """The logged losses with the whole schedule; None where either is not there."""
-    config, metrics = run / "config.json", run / "metrics.jsonl"
-    if not (config.is_file() and metrics.is_file()):
+    config = run / "config.json"
+    if len(losses) < 2 or not config.is_file():
         return None
     schedule = _schedule(read_json(config))
-    if schedule is None:
+    steps = sorted(losses)
+    if schedule is None or steps[0] > _LATEST_START * schedule.end:
         return None
-    points = {}
-    for line, row in lines.json_lines(metrics, note):
-        where = f"{metrics}:{line}"
-        step, loss = lines.number_at(row, "step", where), lines.number_at(row, "loss", where)
-        if np.isfinite(loss) and loss > 0.0:
-            points[step] = loss
-    steps = sorted(points)
-    if len(steps) < 2 or steps[0] > _LATEST_START * schedule.end:
-        return None
-    return Curve(
-        run.resolve().name, np.array(steps), np.array([points[s] for s in steps]), schedule
-    )
+    name = run.resolve().name
+    return Curve(name, np.array(steps), np.array([losses[s] for s in steps]), schedule)
 
 
 def _schedule(config: Any) -> Schedule | None:

@@ -26,6 +26,8 @@ class Drawing:
     """What to see in it, in a sentence or two."""
     draw: Callable[[Canvas], str]
     height: float
+    chinese: tuple[str, str] | None = None
+    """Title and what to see, in Chinese, for pages with both."""
 
 
 def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawing, ...]:
@@ -45,6 +47,11 @@ def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawi
                 f"{figures.frontier.level:.0%} band; dashed where no run is as large.{ring}",
                 partial(law_figures.frontier_chart, figures.frontier, rungs),
                 420,
+                (
+                    "损失与计算量",
+                    "点：各次运行。曲线：定律对每份预算给出的最低损失及其区间；"
+                    "虚线处没有这么大的运行。",
+                ),
             )
         )
     if any(r.predicted is not None for r in rungs):
@@ -55,6 +62,10 @@ def law_drawings(figures: LawFigures, rungs: Sequence[Rung] = ()) -> tuple[Drawi
                 "form does not fit; where it does so at the right end, forecasts go wrong.",
                 partial(law_figures.misfit_chart, rungs),
                 280,
+                (
+                    "按规模与训练长度的残差",
+                    "实测与定律之差，附滑动中位数。中位数离开零处，该形式不合；若在右端离开，预告会出错。",
+                ),
             )
         )
     if figures.budgets:
@@ -184,6 +195,11 @@ def calibration_drawing(coverages: Sequence[Coverage]) -> Drawing:
         "(Wilson), as if the runs were independent.",
         partial(fit_figures.calibration_chart, coverages),
         360,
+        (
+            "校准",
+            "落在虚线上的区间，兑现的频率与其自称相同。"
+            "竖条：该比例的 90 % 区间（Wilson），按运行相互独立计。",
+        ),
     )
 
 
@@ -199,4 +215,8 @@ def fan_drawing(fan: Fan, place: int = 0) -> Drawing:
         "moment of the run.",
         _apart(fit_figures.fan_chart, fan, place),
         420,
+        (
+            f"{fan.run_id} 对自己结局的预告",
+            f"曲线：至今的损失。色带：训练途中每一刻所预告的结局范围（{fan.level:.0%}）。",
+        ),
     )

@@ -76,9 +76,18 @@ def _residuals(report: Report) -> tuple[Rung, ...]:
     return tuple(replace(r, predicted=None) for r in report.rungs)
 
 
+def caption_of(drawing: Drawing) -> str:
+    """What stands under a drawing, in both languages where both are known."""
+    english = f"<b>{text(drawing.title)}.</b> {text(drawing.says)}"
+    if drawing.chinese is None:
+        return f"<b>{fixed(drawing.title)}.</b> {text(drawing.says)}"
+    title, says = drawing.chinese
+    return both(english, f"<b>{text(title)}。</b>{text(says)}")
+
+
 def drawn(drawing: Drawing) -> str:
     """A drawing with what it says under it."""
-    caption = f"<b>{fixed(drawing.title)}.</b> {text(drawing.says)}"
+    caption = caption_of(drawing)
     return figure(drawing.draw, caption, height=drawing.height)
 
 

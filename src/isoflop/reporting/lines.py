@@ -37,6 +37,8 @@ class Metrics:
     """Both of the last line."""
     tokens_per_step: float
     """Of the last line: tokens so far over steps so far."""
+    losses: dict[float, float]
+    """Step → loss, of the lines whose loss is a positive number."""
 
 
 def json_lines(path: Path, note: Callable[[str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -93,11 +95,16 @@ def read_metrics(path: Path, note: Callable[[str], None], most: int = MAX_POINTS
     """
     tokens: list[float] = []
     losses: list[float] = []
+    by_step: dict[float, float] = {}
     last: dict[str, Any] = {}
     for number, row in json_lines(path, note):
         where = f"{path}:{number}"
+        loss = number_at(row, "loss", where)
         tokens.append(number_at(row, "tokens", where))
-        losses.append(number_at(row, "loss", where))
+        losses.append(loss)
+        step = row.get("step")
+        if loss > 0 and isinstance(step, int | float) and math.isfinite(loss):
+            by_step[float(step)] = loss
         last = row
     t, v = np.array(tokens), np.array(losses)
     usable = np.isfinite(v) & np.isfinite(t) & (t > 0)
@@ -108,6 +115,7 @@ def read_metrics(path: Path, note: Callable[[str], None], most: int = MAX_POINTS
         seconds=_last(last, "seconds"),
         flops=_last(last, "flops"),
         tokens_per_step=_last(last, "tokens") / max(1.0, _last(last, "step")),
+        losses=by_step,
     )
 
 

@@ -13,8 +13,18 @@ from isoflop.reporting.svg import text
 from isoflop.reporting.tongues import both, fixed
 
 __all__ = [
-    *("Column", "Section", "both", "cards", "code", "details", "figure", "fixed", "legend"),
-    *("said", "table", "text"),
+    "Column",
+    "Section",
+    "both",
+    "cards",
+    "code",
+    "details",
+    "figure",
+    "fixed",
+    "legend",
+    "said",
+    "table",
+    "text",
 ]
 
 

@@ -8,7 +8,7 @@ from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting import charts, numbers, training_charts
 from isoflop.reporting.law_drawings import calibration_drawing, fan_drawing
 from isoflop.reporting.law_records import Coverage
-from isoflop.reporting.law_section import drawn
+from isoflop.reporting.law_section import caption_of, drawn
 from isoflop.reporting.markup import (
     Column,
     Section,
@@ -316,7 +316,7 @@ def _calibration(tallies: Sequence[Tally]) -> str:
     if sum(c.scored for c in coverages) < _FEWEST_SETTLED:
         return ""
     drawing = calibration_drawing(coverages)
-    caption = f"<b>{fixed(drawing.title)}.</b> {text(drawing.says)}"
+    caption = caption_of(drawing)
     return figure(drawing.draw, caption, height=drawing.height)
 
 
