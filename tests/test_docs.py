@@ -24,6 +24,7 @@ from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe
 from isoflop.data.instruct_recipe import InstructRecipe
 from isoflop.data.recipe import DataRecipe
+from isoflop.evaluation.grokking_recipe import GrokkingRecipe
 from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
 from isoflop.training.recipe import TrainRecipe
@@ -41,6 +42,9 @@ RECIPES = {
     "ladder.toml": LadderRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
+    "feedback-set.toml": InstructRecipe,
+    "feedback.toml": DpoRecipe,
+    "grokking.toml": GrokkingRecipe,
     "bert.toml": TrainRecipe,
     "t5.toml": TrainRecipe,
     "wikitext-2-data.toml": DataRecipe,
@@ -224,6 +228,7 @@ COMMAND_OF = {
     PpoRecipe: "ppo",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",
+    GrokkingRecipe: "grokking",
 }
 
 
