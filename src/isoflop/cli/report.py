@@ -95,11 +95,15 @@ def _compare(paths: tuple[Path, ...]) -> Comparison:
     if _is_evaluation(first) and _is_evaluation(second):
         from isoflop.evaluation.side_by_side import side_by_side
 
-        rows = []
-        for each in side_by_side(first, second):
-            d = each.difference
-            paired = (None,) * 5 if d is None else (d.value, d.low, d.high, d.p, d.n)
-            rows.append(Paired(each.task, each.first, each.second, *paired, note=each.note))
+        rows = [
+            Paired(each.task, each.first, each.second, None, note=each.note)
+            if (found := each.difference) is None
+            else Paired(
+                each.task, each.first, each.second, found.value, found.low, found.high, found.p,
+                found.n, each.note,
+            )
+            for each in side_by_side(first, second)
+        ]  # fmt: skip
         return Comparison(*names, tuple(rows))
     figures = [figures_of(document_of(path)) for path in paths]
     return Comparison(*names, beside(*figures))

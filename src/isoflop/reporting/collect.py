@@ -6,7 +6,9 @@ Not for judging or drawing. A missing part is an absent section; a damaged one i
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +219,7 @@ def _curves(
             note(f"{directory.name}: {metrics.not_finite:,} logged losses are not finite")
         held_out = _evaluations(directory / "evals.jsonl", note)
         size = target.params if is_target and target else params.get(directory.name)
-        rate = metrics.tokens_per_step
-        marks = read_marks(directory, lambda step, rate=rate: rate * step, note)
+        marks = read_marks(directory, partial(operator.mul, metrics.tokens_per_step), note)
         curves.append(
             Curve(
                 directory.name,

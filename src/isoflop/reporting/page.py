@@ -122,7 +122,7 @@ def _page(report: Report, head: str, policy: str) -> str:
         f'<meta name="generator" content="Isoflop {text(__version__)}">'
         f"<title>{text(report.title)}</title>"
         f"<style>{style(*_SHEETS)}</style>{head}</head>\n<body>"
-        f'<a class="skip" href="#content">{both("Skip to the content", "跳到正文")}</a>{SWITCH}'
+        f'<a class="skip" href="#content">Skip to the content · 跳到正文</a>{SWITCH}'
         f"{_header(report)}"
         f'<div class="columns">{_contents(sections)}<main id="content">'
         f"{_notes(report)}{''.join(_section(i, s) for i, s in enumerate(sections, 1))}"
