@@ -24,6 +24,7 @@ from isoflop.core.errors import RecipeError
 from isoflop.core.recipe import load_recipe
 from isoflop.data.instruct_recipe import InstructRecipe
 from isoflop.data.recipe import DataRecipe
+from isoflop.evaluation.grokking_recipe import GrokkingRecipe
 from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
 from isoflop.training.recipe import TrainRecipe
@@ -39,6 +40,7 @@ RECIPES = {
     "grpo.toml": GrpoRecipe,
     "ppo.toml": PpoRecipe,
     "ladder.toml": LadderRecipe,
+    "grokking.toml": GrokkingRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
     "bert.toml": TrainRecipe,
@@ -221,6 +223,7 @@ COMMAND_OF = {
     DpoRecipe: "dpo",
     GrpoRecipe: "grpo",
     PpoRecipe: "ppo",
+    GrokkingRecipe: "grokking",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",
 }

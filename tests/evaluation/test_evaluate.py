@@ -179,3 +179,24 @@ def test_a_row_that_cannot_be_read_is_named(model_directory, tmp_path, capsys, n
     assert main(args) == 2
     assert f"{path}:1: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "task", ["cloze", "minimal_pairs", "multiple_choice", "texts", "perplexity", "bits_per_byte"]
+)
+def test_a_file_that_is_no_text_is_named(model_directory, tmp_path, capsys, task):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xff\xfe{")
+    args = ["eval", str(model_directory), "--tasks", f"{task}={path}", "-o", str(tmp_path / "out")]
+    assert main(args) == 2
+    assert f"{path}: the text is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_and_a_line_separator_in_a_string_are_no_trouble(
+    model_directory, tmp_path
+):
+    path = tmp_path / "a.jsonl"
+    row = '{"question": "one\u2028two", "choices": ["x", "y"], "answer": "B"}'
+    path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
+    found = isoflop.evaluate(model_directory, [f"multiple_choice={path}"])
+    assert found.results["multiple_choice:a"].scored.n == 1
