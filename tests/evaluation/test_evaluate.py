@@ -200,3 +200,11 @@ def test_a_byte_order_mark_and_a_line_separator_in_a_string_are_no_trouble(
     path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
     found = isoflop.evaluate(model_directory, [f"multiple_choice={path}"])
     assert found.results["multiple_choice:a"].scored.n == 1
+
+
+def test_further_figures_stand_in_words_below_the_table(model_directory, tmp_path, capsys):
+    args = ["eval", str(model_directory), "--tasks", "cloze", "--limit", "2", "-o"]
+    assert main([*args, str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    extra = json.loads((tmp_path / "out" / "results.json").read_text())["cloze"]["extra"]
+    assert f"cloze, beside it: accuracy_per_byte {extra['accuracy_per_byte']:.4g}; " in said
