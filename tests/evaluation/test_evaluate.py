@@ -179,3 +179,32 @@ def test_a_row_that_cannot_be_read_is_named(model_directory, tmp_path, capsys, n
     assert main(args) == 2
     assert f"{path}:1: " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "task", ["cloze", "minimal_pairs", "multiple_choice", "texts", "perplexity", "bits_per_byte"]
+)
+def test_a_file_that_is_no_text_is_named(model_directory, tmp_path, capsys, task):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xff\xfe{")
+    args = ["eval", str(model_directory), "--tasks", f"{task}={path}", "-o", str(tmp_path / "out")]
+    assert main(args) == 2
+    assert f"{path}: the text is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_and_a_line_separator_in_a_string_are_no_trouble(
+    model_directory, tmp_path
+):
+    path = tmp_path / "a.jsonl"
+    row = '{"question": "one\u2028two", "choices": ["x", "y"], "answer": "B"}'
+    path.write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n")
+    found = isoflop.evaluate(model_directory, [f"multiple_choice={path}"])
+    assert found.results["multiple_choice:a"].scored.n == 1
+
+
+def test_further_figures_stand_in_words_below_the_table(model_directory, tmp_path, capsys):
+    args = ["eval", str(model_directory), "--tasks", "cloze", "--limit", "2", "-o"]
+    assert main([*args, str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    extra = json.loads((tmp_path / "out" / "results.json").read_text())["cloze"]["extra"]
+    assert f"cloze, beside it: accuracy_per_byte {extra['accuracy_per_byte']:.4g}; " in said

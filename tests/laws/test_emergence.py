@@ -85,8 +85,8 @@ def test_many_tasks_are_held_to_one_error_rate(score_world: World) -> None:
     rng = np.random.default_rng(3)
     quiet = [replace(score_world("smooth", rng)[0], name=f"quiet {i}") for i in range(2)]
     step = score_world("threshold", rng)[0]
-    alone = emergence([step], draws=100)[0]
-    among = emergence([step, *quiet], draws=100)[0]
+    alone = emergence([step], draws=120)[0]
+    among = emergence([step, *quiet], draws=120)[0]
     assert alone.p_step is not None
     assert among.p_step == pytest.approx(3 * alone.p_step)
 
@@ -101,3 +101,12 @@ def test_the_foretold_scores_are_the_mean_probabilities_up_to_calibration(
     np.testing.assert_allclose(found.foretold, task.expected.mean(axis=1), atol=0.03)
     assert found.explained is not None
     assert found.explained > 0.01
+
+
+def test_a_step_among_many_tasks_can_still_be_seen(score_world: World) -> None:
+    """No probability lies below 1 / (draws + 1): Holm's factor must not put every one above 5 %."""
+    rng = np.random.default_rng(5)
+    quiet, _, _ = score_world("smooth", rng, False)
+    step, _, _ = score_world("threshold", rng, False)
+    tasks = [step, *(replace(quiet, name=f"quiet {i}") for i in range(7))]
+    assert emergence(tasks, draws=20)[0].verdict == "threshold"

@@ -102,6 +102,20 @@ def test_tasks_at_chance_or_not_monotone_are_refused(score: np.ndarray, reason: 
     assert any(part in verdict for part in reason.split("|"))
 
 
+def test_the_ways_a_score_can_turn_have_their_names() -> None:
+    noise = 0.004 * np.random.default_rng(2).standard_normal(30)
+    falling = fit_task(LOSS, 0.3 + 0.1 * LOSS + noise, draws=50)
+    assert falling.verdict.startswith("unsupported: inverse scaling")
+    hill = fit_task(
+        LOSS, np.where(LOSS < 3.1, 0.45 - 0.2 * (3.1 - LOSS), 0.25 + 0.02 * (4.5 - LOSS)), draws=50
+    )
+    assert "inverted U" in hill.verdict
+    middle = float(np.median(LOSS))
+    valley = fit_task(LOSS, 0.3 + 0.25 * (LOSS - middle) ** 2 + noise, draws=50)
+    assert any("U-shaped" in warning for warning in valley.warnings)
+    assert fit_task(LOSS, 0.25 + 0.6 * _sigmoid(LOSS) + noise, draws=50).warnings == ()
+
+
 def test_input_that_is_no_score_is_refused() -> None:
     with pytest.raises(TableError, match="not from 0 to 1"):
         fit_task(LOSS, 100 * _sigmoid(LOSS))

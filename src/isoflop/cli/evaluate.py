@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,12 +95,26 @@ def page(found: Evaluation, colour: bool) -> Iterator[str]:
     for name, scored in table:
         line = f"{name:<{width}}  {_figures(scored)}"
         yield f"{GREY}{line}{PLAIN}" if colour and scored.standing == "at" else line
+    for name, result in found.results.items():
+        if beside := _beside(result.extra):
+            yield f"{name}, beside it: {beside}"
     needed = [r.scored.items_for_3_points for r in found.results.values()]
     most = max((each for each in needed if each is not None), default=None)
     if most is not None:
         yield f"to see 3 points between two models, a task needs up to {most:,} items"
     if found.comparison is not None:
         yield from _differences(found)
+
+
+def _beside(extra: Mapping[str, Any]) -> str:
+    """A task's further figures in one line: `bleu 29.0, pass_at_k 1: 0.1, 8: 0.4`."""
+    said = []
+    for name, value in extra.items():
+        if isinstance(value, int | float):
+            said.append(f"{name} {value:.4g}")
+        elif isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values()):
+            said.append(f"{name} " + ", ".join(f"{k}: {v:.4g}" for k, v in value.items()))
+    return "; ".join(said)
 
 
 def _figures(scored: Scored) -> str:

@@ -144,8 +144,5 @@ def _promised(path: Path | None, quantity: str, score: Estimate, basis: str) -> 
         return None
     from isoflop.core.ledger import Ledger
 
-    return (
-        Ledger(path)
-        .promise(quantity, "share", score.value, score.low, score.high, score.level, basis)
-        .id
-    )
+    interval = (score.value, score.low, score.high)
+    return Ledger(path).promise(quantity, "share", *interval, score.level, basis)

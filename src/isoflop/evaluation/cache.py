@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from isoflop.models.decoder import Decoder
+from isoflop.models.decoder import Block, Decoder
 from isoflop.models.layers import KVCache
 
 
@@ -29,6 +29,8 @@ def remember(decoder: Decoder, ids_BT: Tensor, cache: RowCache) -> None:
     for block in decoder.layers[:-1]:
         x_BTD, _ = block(x_BTD, decoder.rotary, view)
     last = decoder.layers[-1]
+    if not isinstance(last, Block):
+        raise TypeError("the layers of a decoder are blocks")
     h_BTD = x_BTD if last.post_norm else last.input_layernorm(x_BTD)
     _, k_BGTK, v_BGTK = last.self_attn.heads(h_BTD, decoder.rotary, view.start)
     cache.extend(last.self_attn.layer, k_BGTK, v_BGTK)

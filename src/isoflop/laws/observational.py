@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isoflop.core.errors import TableError
 from isoflop.laws.family import Estimate
@@ -24,6 +25,7 @@ DRAWS = 400
 _IMPUTATIONS = 200
 _EDGE = 0.01
 """Shares nearer to 0 or 1 are taken to lie here before their log odds."""
+Places = NDArray[np.int64] | NDArray[np.bool_]
 _RIDGE = 1e-3
 """Pull of the task's coefficients towards 0, for scores that the components part exactly."""
 
@@ -148,7 +150,7 @@ def observe(
     at = math.log(ask_flops)
     value, capability = _foretold(placed, y, c, own, told, at, chance)[:2]
     rng = np.random.default_rng(seed)
-    drawn = []
+    drawn: list[float] = []
     while len(drawn) < DRAWS:
         rows = rng.choice(np.flatnonzero(told), int(told.sum()))
         line = rng.choice(own, len(own))
@@ -157,11 +159,10 @@ def observe(
         logit, _, scatter = _foretold(placed, y, c, line, rows, at, chance)
         drawn.append(logit + scatter * rng.standard_normal())
     low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
-    ends = [
-        _share(each, chance) for each in (value, min(float(low), value), max(float(high), value))
-    ]
+    low, high = min(float(low), value), max(float(high), value)
+    score = Estimate(_share(value, chance), _share(low, chance), _share(high, chance), level)
     return Observation(
-        Estimate(*ends, level), tuple(capability.tolist()), int(told.sum()), found.explained,
+        score, tuple(capability.tolist()), int(told.sum()), found.explained,
         float(math.exp(at - c[own].max())),
     )  # fmt: skip
 
@@ -179,7 +180,7 @@ def _placed(found: Components, scores_MB: Array) -> Array:
 
 
 def _foretold(
-    placed: Array, y: Array, c: Array, own: Array, rows: Array, at: float, chance: float
+    placed: Array, y: Array, c: Array, own: Places, rows: Places, at: float, chance: float
 ) -> tuple[float, Array, float]:
     """(log odds at the compute asked about, components there, scatter of log odds)."""
     line = np.stack([np.ones(len(own)), c[own] - at], axis=1)

@@ -193,7 +193,7 @@ def _fit(problem: Problem, y: Array, chance: float | None, draws: int, seed: int
         n_runs=len(problem.loss),
         domain={"loss": ends(problem.loss), "score": ends(y)},
         source=(),
-        warnings=(),
+        warnings=_turned(problem.loss, y),
         verdict="supported",
     )
     reason = _refusal(law, fitted[0], problem.loss, y)
@@ -286,12 +286,17 @@ def _member(
 
 def _refusal(law: TaskLaw, plain: _Member, x: Array, y: Array) -> str | None:
     """Why the task cannot be forecast, or None."""
+    if _trend(x, y) > 1.0 - TREND_P:
+        return "inverse scaling: the score does not rise but falls as the loss falls"
     if _trend(-x, y) < 1.0 - TREND_P:
         return "the score does not rise as the loss falls: the task is at chance for these models"
     for share in TAILS:
         better = x <= np.quantile(x, share)
         if better.sum() >= FEWEST_IN_TAIL and _trend(x[better], y[better]) > 1.0 - TREND_P:
-            return "the score falls again among the better models: it is not monotone in the loss"
+            return (
+                "inverted U: the score falls again among the better models: it is not monotone in "
+                "the loss"
+            )
     ends_of_table = np.array([x.max(), x.min()])
     at_ends = scores(law.noise["curve"], plain.best[None], ends_of_table)[0]
     if at_ends[1] - at_ends[0] < SIGNAL * plain.scatter:
@@ -306,6 +311,18 @@ def _refusal(law: TaskLaw, plain: _Member, x: Array, y: Array) -> str | None:
             f"{beyond.high:.0%}; add runs near the loss that matters"
         )
     return None
+
+
+def _turned(x: Array, y: Array) -> tuple[str, ...]:
+    """A warning where the score falls before it rises."""
+    for share in TAILS:
+        worse = x >= np.quantile(x, 1.0 - share)
+        if worse.sum() >= FEWEST_IN_TAIL and _trend(x[worse], y[worse]) > 1.0 - TREND_P:
+            return (
+                "U-shaped: among the worse models the score falls as the loss falls; the curve "
+                "holds for the better ones",
+            )
+    return ()
 
 
 def _trend(x: Array, y: Array) -> float:

@@ -7,6 +7,7 @@ per byte of the option is kept beside it, for options of unequal length.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from isoflop.core.errors import DataError
 from isoflop.evaluation.likelihood import Subject, loglikelihood
 from isoflop.evaluation.task import Outcome, Record, Settings
+from isoflop.evaluation.tasks.files import read_text, reason
 
 LETTERS = "ABCDEFGHIJ"
 _CHINESE_MARK = "答案"
@@ -129,13 +131,13 @@ def _lettered(file: Path, number: int, row: Question) -> Choice:
 
 
 def _rows(file: Path) -> Iterator[Question]:
-    with open(file, encoding="utf-8-sig", newline="") as opened:
-        if file.suffix != ".csv":
-            for line, text in enumerate(opened, 1):
-                if text.strip():
-                    yield _from_json(text, f"{file}:{line}")
-            return
-        rows = list(csv.reader(opened))
+    content = read_text(file)
+    if file.suffix != ".csv":
+        for line, text in enumerate(content.split("\n"), 1):
+            if text.strip():
+                yield _from_json(text, f"{file}:{line}")
+        return
+    rows = list(csv.reader(io.StringIO(content, newline="")))
     # C-Eval names its columns; MMLU's are question, A, B, C, D, answer.
     header = [name.strip().lower() for name in rows[0]] if rows else []
     named = "question" in header and "answer" in header
@@ -164,7 +166,7 @@ def _from_json(text: str, where: str) -> Question:
         return Question(str(row["question"]), options, _gold(answer, len(options), where))
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"not a question with choices and an answer ({error!r})",
+            f"not a question with choices and an answer ({reason(error)})",
             where=where,
             fix='A row is {"question": …, "choices": […], "answer": 0 or "A"}',
         ) from None

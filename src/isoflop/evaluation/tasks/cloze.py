@@ -13,6 +13,7 @@ from isoflop.core.errors import DataError
 from isoflop.evaluation.likelihood import Subject, loglikelihood
 from isoflop.evaluation.task import Outcome, Record, Settings
 from isoflop.evaluation.tasks.choice import Choice, choose
+from isoflop.evaluation.tasks.files import read_text
 
 ITEMS = 100
 """Of each language."""
@@ -57,7 +58,7 @@ def _story(draw: random.Random, language: str, name: str) -> Choice:
 
 def _last_words(subject: Subject, path: Path, limit: int | None) -> Outcome:
     pairs: list[tuple[str, str]] = []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     for number, line in enumerate(lines[:limit], 1):
         try:
             context, space, word = str(json.loads(line)["text"]).strip().rpartition(" ")

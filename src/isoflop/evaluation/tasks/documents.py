@@ -20,6 +20,7 @@ from isoflop.data.corpus import read_row_groups, split_path
 from isoflop.data.parts import part_paths
 from isoflop.evaluation.likelihood import Subject, loglikelihood_rolling
 from isoflop.evaluation.task import Outcome, Record, Settings
+from isoflop.evaluation.tasks.files import read_text
 
 HELD_OUT = "held_out"
 _TITLE = re.compile(r"^ = [^=](?:.*[^=])? = *$", re.MULTILINE)
@@ -58,8 +59,7 @@ def perplexity(subject: Subject, settings: Settings) -> Outcome:
     """
     path = settings.path or Path()
     texts = [
-        Text(f"{path.stem}/{i}", article, ())
-        for i, article in enumerate(articles(_read_text(path)))
+        Text(f"{path.stem}/{i}", article, ()) for i, article in enumerate(articles(read_text(path)))
     ][: settings.limit]
     records = _records(subject, texts)
     if not records:
@@ -128,7 +128,7 @@ def read_documents(path: Path) -> Iterator[Text]:
         if file.suffix == ".jsonl":
             yield from _rows(file)
         else:
-            yield Text(file.name, _read_text(file), (file.stem,))
+            yield Text(file.name, read_text(file), (file.stem,))
 
 
 def _held_out(corpus: Path) -> Iterator[Text]:
@@ -142,7 +142,7 @@ def _held_out(corpus: Path) -> Iterator[Text]:
 
 
 def _rows(file: Path) -> Iterator[Text]:
-    for line, content in enumerate(_read_text(file).splitlines(), 1):
+    for line, content in enumerate(read_text(file).splitlines(), 1):
         if not content.strip():
             continue
         try:
@@ -154,10 +154,3 @@ def _rows(file: Path) -> Iterator[Text]:
             ) from None
         said = [str(row[key]) for key in ("language", "source") if row.get(key)]
         yield Text(f"{file.name}/{line}", str(text), tuple(said) or (file.stem,))
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"the text is not UTF-8 ({error.reason})", where=str(file)) from None

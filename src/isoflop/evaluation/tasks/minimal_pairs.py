@@ -15,6 +15,7 @@ from isoflop.core.errors import DataError
 from isoflop.evaluation.likelihood import Subject
 from isoflop.evaluation.task import Outcome, Settings
 from isoflop.evaluation.tasks.choice import Choice, choose
+from isoflop.evaluation.tasks.files import read_text, reason
 
 PAIRS = 50
 """Of each kind."""
@@ -157,7 +158,7 @@ def _item(name: str, good: str, bad: str, groups: tuple[str, ...]) -> Choice:
 def _read(path: Path, limit: int | None) -> list[Choice]:
     items: list[Choice] = []
     for file in [path] if path.is_file() else sorted(path.rglob("*.jsonl")):
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in read_text(file).splitlines() if line.strip()]
         for number, line in enumerate(lines[:limit], 1):
             try:
                 row = json.loads(line)
@@ -166,7 +167,7 @@ def _read(path: Path, limit: int | None) -> list[Choice]:
                 items.append(_item(f"{file.stem}/{number}", str(good), str(bad), (kind,)))
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"not a minimal pair ({error!r})",
+                    f"not a minimal pair ({reason(error)})",
                     where=f"{file}:{number}",
                     fix='A row is {"sentence_good": …, "sentence_bad": …}, as in BLiMP',
                 ) from None

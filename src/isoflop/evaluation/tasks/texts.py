@@ -18,6 +18,7 @@ from isoflop.evaluation.generation import generate_until
 from isoflop.evaluation.likelihood import Subject
 from isoflop.evaluation.overlap import bleu, chrf, rouge
 from isoflop.evaluation.task import Outcome, Record, Settings
+from isoflop.evaluation.tasks.files import read_text
 
 MAX_NEW_TOKENS = 128
 STOP = ("\n",)
@@ -76,7 +77,7 @@ def _mean(records: list[Record], key: str) -> float:
 
 def _rows(path: Path) -> list[Wanted]:
     found = []
-    for line, content in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for line, content in enumerate(read_text(path).split("\n"), 1):
         if not content.strip():
             continue
         try:
