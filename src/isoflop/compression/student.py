@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,16 @@ class Outlook:
     """Ends of the interval at `LEVEL`."""
     bits_per_byte: float
     """Of the full model, on the probe."""
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Outlook:
+        """What `asdict` made and JSON kept.
+
+        Raises:
+            KeyError, TypeError: It is something else.
+        """
+        lists = {name: tuple(raw[name]) for name in ("tokens", "pilots")}
+        return cls(**{**raw, **lists})
 
 
 def smaller_config(config: DecoderConfig, student: StudentConfig) -> DecoderConfig:
