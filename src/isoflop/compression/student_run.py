@@ -24,6 +24,8 @@ from isoflop.compression.result import (
     settle,
 )
 from isoflop.compression.student import (
+    HEALS,
+    LEARNS,
     PILOTS,
     Outlook,
     foretell_student,
@@ -103,7 +105,10 @@ def _work(
         share = sum(1 / part for part in PILOTS)
         progress.note(f"foretelling from {len(PILOTS)} pilots, {share:.0%} of the training")
         progress.start("pilots", round(share * student.tokens), "tokens")
-        outlook = foretell_student(teacher, start, student, texts, out / PILOT_RUNS, progress)
+        outlook = foretell_student(
+            teacher, start, student, texts, out / PILOT_RUNS, progress,
+            HEALS if config.method == "drop" else LEARNS,
+        )  # fmt: skip
         progress.finish()
         write_json(begun, asdict(outlook))
     parameters = list(start.parameters())
