@@ -55,8 +55,8 @@ class Shrink:
 
 
 LEARNS = Shrink(0.4, 0.7, 1.25)
-"""Of new weights. A power law with an exponent β has 2^-β: 0.7 at β = 0.5; early in a training it is
-above 1."""
+"""Of new weights. A power law with an exponent β has 2^-β: 0.7 at β = 0.5; early in a training it
+is above 1."""
 HEALS = Shrink(0.0, 0.3, 0.7)
 """Of weights that were kept: most is gained at once, and the full model is near."""
 WARMUP, DECAY = 0.05, 0.2
