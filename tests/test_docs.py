@@ -37,6 +37,8 @@ RECIPES = {
     "sft.toml": SftRecipe,
     "reward.toml": RewardRecipe,
     "dpo.toml": DpoRecipe,
+    "feedback-set.toml": InstructRecipe,
+    "feedback.toml": DpoRecipe,
     "grpo.toml": GrpoRecipe,
     "ppo.toml": PpoRecipe,
     "ladder.toml": LadderRecipe,

@@ -18,7 +18,7 @@ from isoflop.cli.main import main
 from isoflop.compression import student
 from isoflop.compression.compress import compress
 from isoflop.compression.recipe import CompressConfig, StudentConfig
-from isoflop.compression.student import extrapolated, smaller_config
+from isoflop.compression.student import HEALS, extrapolated, smaller_config
 from isoflop.core.errors import ArtifactError, RecipeError, RunError
 from isoflop.core.ledger import Ledger
 from isoflop.data.shards import Shards
@@ -120,6 +120,10 @@ def test_a_quantity_that_falls_by_a_steady_factor_is_foretold() -> None:
     assert value == pytest.approx(gaps[5])
     assert low < value < high
     assert extrapolated([1.0, 1.0, 1.0], 3) == (1.0, 1.0, 1.0)
+    # What was kept heals fast: it may gain nothing more, and never as much as new weights learn.
+    healed, least, most = extrapolated(gaps[:3], 3, HEALS)
+    assert value < healed < most == gaps[2]
+    assert low < least
 
 
 def test_a_students_shape_is_the_models_made_smaller() -> None:

@@ -136,7 +136,7 @@ class CompressConfig:
         if self.tokens < 1:
             problems.append(f"tokens = {self.tokens} must be at least 1")
         if (self.method == "average") != bool(self.others):
-            problems.append("average and others go together")
+            problems.append("method average and --others MODEL... go together")
         if self.trains:
             problems += self.student.problems(self.method)
         if problems:

@@ -53,11 +53,11 @@ def read_result(directory: Path) -> Compressed:
     """
     raw = read_json(directory / RESULT)
     try:
-        foretold = raw["foretold"]
+        told = raw["foretold"]
         return Compressed(
             path=directory,
             measured=Measured(**raw["measured"]),
-            foretold=Outlook(**foretold) if "pilots" in foretold else Sensitivity(**foretold),
+            foretold=Outlook.from_json(told) if "pilots" in told else Sensitivity(**told),
             promises=tuple(Promise(**each) for each in raw["promises"]),
             **{
                 name: raw[name]
@@ -82,7 +82,7 @@ def promise(
     n_parameters: int,
     speeds: Sequence[float],
 ) -> dict[str, str]:
-    """Write what is promised; what → the promise's id.
+    """Write what is promised, but for what the ledger holds already; what → the promise's id.
 
     Args:
         basis: What the loss is foretold from.
@@ -92,21 +92,26 @@ def promise(
     """
     # A single burst may fall outside the range of a few.
     typical, spread = statistics.median(speeds), max(speeds) - min(speeds)
-    header = HEADER_BYTES * n_parameters
-    return {
-        "added": ledger.promise(
-            "bits_per_byte_added", "bits per byte", foretold.added, foretold.low,
-            foretold.high, LEVEL, basis,
+    wanted: dict[str, tuple[str, str, float, float, float, str]] = {
+        "added": (
+            "bits_per_byte_added", "bits per byte", foretold.added, foretold.low, foretold.high,
+            basis,
         ),
-        "bytes": ledger.promise(
-            "weights_bytes", "bytes", size, size, size + header, LEVEL,
+        "bytes": (
+            "weights_bytes", "bytes", size, size, size + HEADER_BYTES * n_parameters,
             "the shapes of the stored tensors; at the upper end the file's header",
         ),
-        "speed": ledger.promise(
+        "speed": (
             "tokens_per_second", "tokens/s", typical, max(0.0, typical - spread),
-            typical + spread, LEVEL, f"{BURSTS} bursts of a model of the same shapes, their range",
+            typical + spread, f"{BURSTS} bursts of a model of the same shapes, their range",
         ),
     }  # fmt: skip
+    made = ledger.read() if ledger.path.exists() else ()
+    known = {each.quantity: each.id for each in made}
+    return {
+        key: known.get(quantity) or ledger.promise(quantity, unit, value, low, high, LEVEL, why)
+        for key, (quantity, unit, value, low, high, why) in wanted.items()
+    }
 
 
 def settle(

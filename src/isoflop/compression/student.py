@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +42,23 @@ from isoflop.training.step import Task
 
 PILOTS = (16, 8, 4)
 """Pilots are whole runs of this part of the steps each."""
-SHRINKS, TYPICAL = (0.4, 1.25), 0.7
-"""What doubling the text brings, relative to the doubling before: the range that the interval
-allows, and what the pilots' own ratio is averaged with. Of a power law with an exponent β it is
-2^-β: 0.7 at β = 0.5; early in a training it is above 1."""
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """What doubling the text brings, relative to the doubling before."""
+
+    low: float
+    typical: float
+    """What the pilots' own ratio is averaged with."""
+    high: float
+
+
+LEARNS = Shrink(0.4, 0.7, 1.25)
+"""Of new weights. A power law with an exponent β has 2^-β: 0.7 at β = 0.5; early in a training it
+is above 1."""
+HEALS = Shrink(0.0, 0.3, 0.7)
+"""Of weights that were kept: most is gained at once, and the full model is near."""
 WARMUP, DECAY = 0.05, 0.2
 ROWS = 16
 """Windows per forward and backward pass."""
@@ -65,6 +79,16 @@ class Outlook:
     """Ends of the interval at `LEVEL`."""
     bits_per_byte: float
     """Of the full model, on the probe."""
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Outlook:
+        """What `asdict` made and JSON kept.
+
+        Raises:
+            KeyError, TypeError: It is something else.
+        """
+        lists = {name: tuple(raw[name]) for name in ("tokens", "pilots")}
+        return cls(**{**raw, **lists})
 
 
 def smaller_config(config: DecoderConfig, student: StudentConfig) -> DecoderConfig:
@@ -226,6 +250,7 @@ def foretell_student(
     texts: Texts,
     directory: Path,
     progress: Progress,
+    shrink: Shrink,
 ) -> Outlook:
     """Foretell the student's loss from runs over a 16th, an 8th and a quarter of the text, each
     whole with its own warm-up and decay, in directories below `directory`."""
@@ -239,7 +264,7 @@ def foretell_student(
         per_window.append(window_losses(trained, texts.probe) - base)
     to_bits = len(base) / (math.log(2) * texts.probe.text_bytes)
     gaps = [float(each.mean()) * to_bits for each in per_window]
-    added, low, high = extrapolated(gaps, round(math.log2(PILOTS[-1])))
+    added, low, high = extrapolated(gaps, round(math.log2(PILOTS[-1])), shrink)
     n = len(base)
     spread = float(per_window[-1].std(ddof=1)) * to_bits
     chance = spread * math.sqrt(1 / n + 1 / len(texts.held_out.ids_BT))
@@ -255,21 +280,22 @@ def foretell_student(
     )
 
 
-def extrapolated(gaps: list[float], doublings: int) -> tuple[float, float, float]:
+def extrapolated(
+    gaps: list[float], doublings: int, shrink: Shrink = LEARNS
+) -> tuple[float, float, float]:
     """(value, low, high) of a quantity after so many doublings of the text more.
 
     Args:
         gaps: Its values at three amounts of text, each twice the one before. What a doubling takes
             off is taken to shrink by the same factor each time: the pilots' own, averaged with the
-            typical one; the ends allow for `SHRINKS`.
+            typical one; the ends allow for the least and the greatest.
     """
     first, second = gaps[0] - gaps[1], gaps[1] - gaps[2]
-    seen = second / first if first > 0 else TYPICAL
-    lower, upper = SHRINKS
-    factor = math.sqrt(min(upper, max(lower, seen)) * TYPICAL)
+    seen = second / first if first > 0 else shrink.typical
+    factor = math.sqrt(min(shrink.high, max(shrink.low, seen)) * shrink.typical)
 
-    def after(shrink: float) -> float:
-        return gaps[-1] - second * sum(shrink**k for k in range(1, doublings + 1))
+    def after(ratio: float) -> float:
+        return gaps[-1] - second * sum(ratio**k for k in range(1, doublings + 1))
 
-    found = sorted((after(lower), after(factor), after(upper)))
+    found = sorted((after(shrink.low), after(factor), after(shrink.high)))
     return found[1], found[0], found[2]

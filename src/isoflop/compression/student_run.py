@@ -24,6 +24,8 @@ from isoflop.compression.result import (
     settle,
 )
 from isoflop.compression.student import (
+    HEALS,
+    LEARNS,
     PILOTS,
     Outlook,
     foretell_student,
@@ -51,7 +53,7 @@ from isoflop.models.stored_weights import WEIGHTS
 from isoflop.training.run_directory import claim_for, seal_for
 
 PILOT_RUNS, MODEL = "pilots", "model"
-PROMISED = "promised.json"
+FORETOLD = "foretold.json"
 
 
 def compress_by_training(
@@ -96,26 +98,28 @@ def _work(
     student = config.student
     ledger = Ledger(out / LEDGER)
     speeds_full = generation_speeds(teacher, texts.held_out, BURSTS)
-    begun = out / PROMISED
+    begun = out / FORETOLD
     if begun.exists():
-        kept = read_json(begun)
-        outlook, ids = Outlook(**kept["foretold"]), kept["ids"]
+        outlook = Outlook.from_json(read_json(begun))
     else:
         share = sum(1 / part for part in PILOTS)
         progress.note(f"foretelling from {len(PILOTS)} pilots, {share:.0%} of the training")
         progress.start("pilots", round(share * student.tokens), "tokens")
-        outlook = foretell_student(teacher, start, student, texts, out / PILOT_RUNS, progress)
+        outlook = foretell_student(
+            teacher, start, student, texts, out / PILOT_RUNS, progress,
+            HEALS if config.method == "drop" else LEARNS,
+        )  # fmt: skip
         progress.finish()
-        parameters = list(start.parameters())
-        ids = promise(
-            ledger,
-            outlook,
-            f"{len(PILOTS)} pilot runs of {config.method}, up to {outlook.tokens[-1]:,} tokens",
-            sum(4 * p.numel() for p in parameters),
-            len(parameters),
-            generation_speeds(start, texts.held_out, BURSTS),
-        )
-        write_json(begun, {"foretold": asdict(outlook), "ids": ids})
+        write_json(begun, asdict(outlook))
+    parameters = list(start.parameters())
+    ids = promise(
+        ledger,
+        outlook,
+        f"{len(PILOTS)} pilot runs of {config.method}, up to {outlook.tokens[-1]:,} tokens",
+        sum(4 * p.numel() for p in parameters),
+        len(parameters),
+        generation_speeds(start, texts.held_out, BURSTS),
+    )
     progress.note(f"promised: {said(outlook)}; training")
     progress.start(f"train {out.name}", student.tokens, "tokens")
     small = train_student(teacher, start, student, texts, student.steps, out, progress)

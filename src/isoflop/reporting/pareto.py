@@ -112,7 +112,7 @@ def _draw(points: Sequence[Point], worth: Sequence[Point], canvas: Canvas) -> st
     )
     parts = [
         frame.axes(
-            scales.log_ticks(frame.x, numbers.size), scales.linear_ticks(frame.y),
+            scales.log_ticks(frame.x, _bytes), scales.linear_ticks(frame.y),
             "size of the weights", "bits per byte",
         ),
         frame.path([(p.bytes, p.bits_per_byte) for p in worth], "ct"),
@@ -122,7 +122,7 @@ def _draw(points: Sequence[Point], worth: Sequence[Point], canvas: Canvas) -> st
         if point.low is not None and point.high is not None:
             top, bottom = frame.y(point.high), frame.y(point.low)
             parts.append(svg.line(x, top, x, bottom, "bar ct"))
-        tip = f"{point.name}: {numbers.size(point.bytes)}, {point.bits_per_byte:.4f} bits per byte"
+        tip = f"{point.name}: {_bytes(point.bytes)}, {point.bits_per_byte:.4f} bits per byte"
         kind = "filled ct" if point in worth else "hollow ct"
         parts.append(svg.circle(x, y, 5.5, kind, tip))
     places = scales.spread_labels(
@@ -135,3 +135,8 @@ def _draw(points: Sequence[Point], worth: Sequence[Point], canvas: Canvas) -> st
         canvas.width, canvas.height, f"pareto-{canvas.name}", "Size against loss", described,
         "".join(parts),
     )  # fmt: skip
+
+
+def _bytes(value: float) -> str:
+    """`500 kB`: in decimal units, for the ticks are round in them."""
+    return f"{numbers.count(value)}B"

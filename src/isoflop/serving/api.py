@@ -174,17 +174,22 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
 
 def _add_rest(app: FastAPI, service: Service) -> None:
-    started = int(time.time())
+    one = {
+        "id": service.name, "object": "model", "created": int(time.time()), "owned_by": "isoflop",
+        "max_model_len": service.engine.max_seq_len, "sha256": service.sha256,
+        "tools": service.template.knows_tools, "feedback": service.feedback is not None,
+    }  # fmt: skip
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model."""
-        one = {
-            "id": service.name, "object": "model", "created": started, "owned_by": "isoflop",
-            "max_model_len": service.engine.max_seq_len, "sha256": service.sha256,
-            "tools": service.template.knows_tools, "feedback": service.feedback is not None,
-        }  # fmt: skip
         return {"object": "list", "data": [one]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """The one model, by its name."""
+        check_model(service, name)
+        return one
 
     @app.get("/health")
     async def health() -> Response:

@@ -56,13 +56,19 @@ class Metrics:
         """Begin to time a request."""
         return Watch(self)
 
-    def note(
-        self, output: Output, tokens: int, since_start: float, since_last: float | None
-    ) -> None:
-        """Note a piece of an answer of so many new tokens, with the seconds since the request and
-        the piece before."""
+    @property
+    def full(self) -> bool:
+        """Whether a request that comes now has to wait for its turn."""
+        load = self._engine.load()
+        return load.running + load.waiting >= self._engine.config.most_running
+
+    def promised(self, tokens: int, since_start: float, since_last: float | None) -> None:
+        """Note a piece of so many new tokens beside what was foretold of the load now."""
         load = len(self._engine.scheduler.running)
         self._promises.note(load, tokens, since_start, since_last)
+
+    def note(self, output: Output, since_start: float, since_last: float | None) -> None:
+        """Note a piece of an answer, with the seconds since the request and the piece before."""
         if since_last is None:
             self._first.labels(self._name).observe(since_start)
         else:
@@ -77,6 +83,7 @@ class Watch:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics, self._start = metrics, time.perf_counter()
+        self._waited = metrics.full
         self._last: dict[tuple[int, int], tuple[float, int]] = {}
 
     def see(self, place: int, output: Output) -> None:
@@ -84,7 +91,10 @@ class Watch:
         now, which = time.perf_counter(), (place, output.choice)
         at, n_before = self._last.get(which, (None, 0))
         since = None if at is None else now - at
-        self._metrics.note(output, output.n_new - n_before, now - self._start, since)
+        tokens = output.n_new - n_before
+        if since is not None or not self._waited:  # the wait for a turn is in no promise
+            self._metrics.promised(tokens, now - self._start, since)
+        self._metrics.note(output, now - self._start, since)
         self._last[which] = now, output.n_new
 
 
