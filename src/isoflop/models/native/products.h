@@ -64,7 +64,6 @@ struct Floats {
     void begin(long, long) {}
     Vec read(long row, long k) const { return load(at + row * apart + k); }
     Vec read_part(long row, long k, long n) const { return load_part(at + row * apart + k, n); }
-    void fetch(long row, long k) const { __builtin_prefetch(at + row * apart + k); }
 };
 
 struct Bytes {  // their scale comes after the sum
@@ -77,9 +76,6 @@ struct Bytes {  // their scale comes after the sum
         int8_t part[W] = {};
         std::memcpy(part, at + row * apart + k, n);
         return floats(part);
-    }
-    void fetch(long row, long k) const {
-        if (k % 64 == 0) __builtin_prefetch(at + row * apart + k);
     }
 };
 
@@ -119,9 +115,6 @@ struct Nibbles {  // columns are whole groups, and these whole registers
 #endif
     }
     Vec read_part(long, long, long) const { return Vec{}; }
-    void fetch(long row, long k) const {
-        if (k % 128 == 0) __builtin_prefetch(at + (row * apart + k) / 2);
-    }
 };
 
 // The same, in a register: compilers would load it again for each product.
@@ -136,9 +129,9 @@ inline Vec kept(Vec v) {
 
 // --- sums ----------------------------------------------------------------------------------
 
-// R rows of x with O rows of weights; `ahead` rows on, weights are fetched into the cache.
+// R rows of x with O rows of weights.
 template <long R, long O, class Weights>
-inline void sums(Weights& weights, long first, const float* x, long row, long columns, long ahead,
+inline void sums(Weights& weights, long first, const float* x, long row, long columns,
                  float (*out)[SIDE]) {
     Vec s[R][O] = {};
     const long whole = columns / W * W, step = weights.step();
@@ -148,8 +141,6 @@ inline void sums(Weights& weights, long first, const float* x, long row, long co
         for (long k = start; k < end; k += W) {
             Vec w[O];
             for (long o = 0; o < O; ++o) w[o] = weights.read(first + o, k);
-            if (ahead)
-                for (long o = 0; o < O; ++o) weights.fetch(first + o + ahead, k);
             for (long r = 0; r < R; ++r) {
                 const Vec v = kept(load(x + r * row + k));
                 for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
@@ -170,16 +161,17 @@ inline void sums(Weights& weights, long first, const float* x, long row, long co
 }
 
 template <long R, long O, class Weights>
-inline void sums_of(Weights& weights, long n, const float* x, long row, long columns, long ahead,
+inline void sums_of(Weights& weights, long n, const float* x, long row, long columns,
                     float (*out)[SIDE]) {
     long o = 0;
-    for (; o + O <= n; o += O) sums<R, O>(weights, o, x, row, columns, ahead, out);
-    for (; o < n; ++o) sums<R, 1>(weights, o, x, row, columns, 0, out);
+    for (; o + O <= n; o += O) sums<R, O>(weights, o, x, row, columns, out);
+    for (; o < n; ++o) sums<R, 1>(weights, o, x, row, columns, out);
 }
 
 // --- products ------------------------------------------------------------------------------
 
-constexpr long MOST = 4;  // rows of activations at once
+constexpr long MOST = 4;     // rows of activations at once
+constexpr long NEAR = 4096;  // floats of them that leave room for weights in the nearest cache
 
 // Where results go: y (rows, `row` apart), set or added to.
 struct Target {
@@ -201,31 +193,40 @@ inline void put(const Target& to, const float (*out)[SIDE], long first, long row
     }
 }
 
+// Memory is read fastest in its order: weights that come from there are taken row by row where the
+// activations leave room in the nearest cache, or else are fetched in order first. Those that are
+// in the cache are taken side by side, for then the loads of activations are what limits.
 inline void float_rows(const Target& to, Floats weights, const float* x, long row, long rows,
-                       long from, long n, long ahead) {
+                       long from, long n, bool cached) {
     const long columns = to.matrix->columns;
+    const bool in_order = !cached && (rows == 1 || rows * columns < NEAR);
+    if (!cached && !in_order)
+        for (long i = 0; i < n * columns; i += 16) __builtin_prefetch(weights.at + i);
     for (long first = 0; first < rows; first += MOST) {
         float out[MOST][SIDE];
         const float* at = x + first * row;
         const long count = rows - first < MOST ? rows - first : MOST;
-        switch (count) {
-            case 1: sums_of<1, 8>(weights, n, at, row, columns, ahead, out); break;
-            case 2: sums_of<2, W == 16 ? 8 : 4>(weights, n, at, row, columns, ahead, out); break;
-            case 3: sums_of<3, W == 16 ? 4 : 2>(weights, n, at, row, columns, ahead, out); break;
-            default: sums_of<4, W == 16 ? 4 : 2>(weights, n, at, row, columns, ahead, out);
+        switch (in_order ? -count : count) {
+            case -1: sums_of<1, 1>(weights, n, at, row, columns, out); break;
+            case -2: sums_of<2, 1>(weights, n, at, row, columns, out); break;
+            case -3: sums_of<3, 1>(weights, n, at, row, columns, out); break;
+            case -4: sums_of<4, 1>(weights, n, at, row, columns, out); break;
+            case 1: sums_of<1, 8>(weights, n, at, row, columns, out); break;
+            case 2: sums_of<2, W == 16 ? 8 : 4>(weights, n, at, row, columns, out); break;
+            case 3: sums_of<3, W == 16 ? 4 : 2>(weights, n, at, row, columns, out); break;
+            default: sums_of<4, W == 16 ? 4 : 2>(weights, n, at, row, columns, out);
         }
         put(to, out, first, count, from, n);
-        ahead = 0;
     }
 }
 
-template <class Weights>
+template <long O, class Weights>
 inline void packed_rows(const Target& to, Weights weights, const float* x, long row, long rows,
-                        long from, long n, long ahead, float* buffer) {
+                        long from, long n, float* buffer) {
     const long columns = to.matrix->columns, apart = up_to(columns, W);
     if (rows == 1) {
         float out[MOST][SIDE];
-        sums_of<1, W == 16 ? 8 : 4>(weights, n, x, row, columns, ahead, out);
+        sums_of<1, O>(weights, n, x, row, columns, out);
         put(to, out, 0, 1, from, n);
         return;
     }
@@ -239,7 +240,7 @@ inline void packed_rows(const Target& to, Weights weights, const float* x, long 
         }
         if (whole < columns) store(at + whole, weights.read_part(o, whole, columns - whole));
     }
-    float_rows(to, Floats{buffer, apart}, x, row, rows, from, n, 0);
+    float_rows(to, Floats{buffer, apart}, x, row, rows, from, n, true);
 }
 
 // Results from .. from + n, n at most SIDE, of all rows of x (`row` apart, zeros after the last
@@ -247,20 +248,20 @@ inline void packed_rows(const Target& to, Weights weights, const float* x, long 
 inline void product(const Target& to, const float* x, long row, long rows, long from, long n,
                     float* buffer) {
     const Matrix& m = *to.matrix;
-    const long columns = m.columns, ahead = from + 2 * SIDE <= m.rows ? SIDE : 0;
+    const long columns = m.columns;
     if (m.bits == 32) {
         const Floats weights{(const float*)m.codes + from * columns, columns};
-        float_rows(to, weights, x, row, rows, from, n, ahead);
+        float_rows(to, weights, x, row, rows, from, n, false);
     } else if (m.bits == 8) {
         const Bytes weights{(const int8_t*)m.codes + from * columns, columns};
-        packed_rows(to, weights, x, row, rows, from, n, ahead, buffer);
+        packed_rows<1>(to, weights, x, row, rows, from, n, buffer);
     } else {
         const long groups = columns / m.group;
         const Nibbles weights{(const uint8_t*)m.codes + from * columns / 2,
                               (const uint16_t*)m.scale + from * groups,
                               (const uint16_t*)m.offset + from * groups,
                               columns, m.group, groups, {}, {}};
-        packed_rows(to, weights, x, row, rows, from, n, ahead, buffer);
+        packed_rows<4>(to, weights, x, row, rows, from, n, buffer);
     }
 }
 
