@@ -162,7 +162,9 @@ def test_stages_whose_output_layer_is_not_the_embedding(
 
 
 def recipe_with_experts(shards: Shards) -> TrainRecipe:
-    return recipe_of(shards, **EXPERTS)
+    recipe = recipe_of(shards, **EXPERTS)
+    # With this seed no two experts of a token are so near each other that rounding chooses.
+    return replace(recipe, train=replace(recipe.train, seed=1))
 
 
 @pytest.fixture(scope="module")
