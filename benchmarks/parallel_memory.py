@@ -45,7 +45,6 @@ PAIRS: list[tuple[str, DecoderConfig, dict[str, Any]]] = [
     ("8 layers of 128", DEEP, {"fsdp": 2}),
     ("8 layers of 128", DEEP, {"pp": 2}),
     ("8 layers of 128", DEEP, {"pp": 4}),
-    ("8 layers of 128", DEEP, {"pp": 2, "interleave": 2}),
     ("experts, 4 layers of 128", EXPERTS, {"fsdp": 2}),
     ("experts, 4 layers of 128", EXPERTS, {"fsdp": 2, "ep": 2}),
 ]

@@ -71,23 +71,24 @@ def rank_memory_bytes(
         native: Whether the CPU's native library is in use.
 
     Raises:
-        ValueError: The layout has tensor or context parallel, which are not counted.
+        ValueError: The layout has tensor or context parallel or is interleaved, which is not counted.
     """
-    if parallel.tp * parallel.cp > 1:
-        raise ValueError("memory is foretold for dp, fsdp, ep and pp")
+    if parallel.tp * parallel.cp * parallel.interleave > 1:
+        raise ValueError("memory is foretold for dp, fsdp, ep and pp, not for tp, cp or interleave")
     alone = memory_bytes(
         config, micro_batch_tokens=micro_batch_tokens, seq_len=seq_len, native=native
     )
     weights = _weights(config, parallel)
     under_way = micro_batches if parallel.schedule == "gpipe" else min(parallel.pp, micro_batches)
-    passes: float = under_way
-    if parallel.interleave > 1:  # (Narayanan et al. 2021, section 2.2)
-        passes += (parallel.pp - 1) / parallel.interleave
-    first = _held(weights, config, parallel, passes * alone.activations / parallel.pp, 0)
     if parallel.pp == 1:
         return _held(weights, config, parallel, alone.activations, alone.loss)
-    last = _held(weights, config, parallel, alone.activations / parallel.pp, alone.loss)
-    return max(first, last, key=lambda memory: memory.total)
+    one = alone.activations / parallel.pp
+    ahead = 1 if parallel.schedule == "1f1b" else micro_batches
+    return max(
+        _held(weights, config, parallel, under_way * one, 0),
+        _held(weights, config, parallel, ahead * one, alone.loss),
+        key=lambda memory: memory.total,
+    )
 
 
 def _weights(config: DecoderConfig, parallel: ParallelConfig) -> _Weights:
