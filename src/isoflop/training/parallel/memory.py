@@ -71,7 +71,7 @@ def rank_memory_bytes(
         native: Whether the CPU's native library is in use.
 
     Raises:
-        ValueError: The layout has tensor or context parallel or is interleaved, which is not counted.
+        ValueError: The layout has tensor or context parallel or is interleaved: not counted.
     """
     if parallel.tp * parallel.cp * parallel.interleave > 1:
         raise ValueError("memory is foretold for dp, fsdp, ep and pp, not for tp, cp or interleave")
