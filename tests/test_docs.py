@@ -45,9 +45,6 @@ RECIPES = {
     "grokking.toml": GrokkingRecipe,
     "mixture.toml": MixtureRecipe,
     "train.toml": TrainRecipe,
-    "feedback-set.toml": InstructRecipe,
-    "feedback.toml": DpoRecipe,
-    "grokking.toml": GrokkingRecipe,
     "bert.toml": TrainRecipe,
     "t5.toml": TrainRecipe,
     "wikitext-2-data.toml": DataRecipe,
@@ -232,7 +229,6 @@ COMMAND_OF = {
     GrokkingRecipe: "grokking",
     MixtureRecipe: "mixture",
     TrainRecipe: "train",
-    GrokkingRecipe: "grokking",
 }
 
 

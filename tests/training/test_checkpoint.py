@@ -111,7 +111,7 @@ def test_a_checkpoint_that_cannot_be_used_says_why(
         message = "the file is missing"
     elif damage == "another format":
         state.write_text(json.dumps({**json.loads(state.read_text()), "format": 99}))
-        message = "the checkpoint's format is not 3"
+        message = "the checkpoint's format is not 4"
     else:
         state.write_text("{")
         message = "not valid JSON"

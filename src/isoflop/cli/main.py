@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from isoflop.core.errors import IsoflopError
+from isoflop.core.process import is_main_process
 from isoflop.version import __version__
 
 DONE, BAD_VERDICT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
@@ -142,7 +143,7 @@ def _unknown(name: str) -> IsoflopError:
 def _complain(error: IsoflopError, args: Sequence[str]) -> int:
     """One paragraph on stderr, and with `--json` the same as a document on stdout."""
     print(error.paragraph(), file=sys.stderr)
-    if "--json" in args:
+    if "--json" in args and is_main_process():
         import json
 
         said = {"what": error.what, "where": error.where, "fix": error.fix}

@@ -57,7 +57,7 @@ def sft_recipe(folder: Path) -> SftRecipe:
         data=InstructData(folder / "set"),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_tokens=0),
         train=SftTrainConfig(
-            epochs=4, global_batch_tokens=576, micro_batch_tokens=96, eval_answers=2,
+            epochs=2.2, global_batch_tokens=576, micro_batch_tokens=96, eval_answers=2,
             max_new_tokens=4, neftune_alpha=5.0, **OFTEN,
         ),
     )  # fmt: skip

@@ -58,9 +58,11 @@ def assert_same_curve(found: Path, expected: Path, first: int = 1) -> None:
     ][-1:]
     weights, others = (load_file(run / "model" / "model.safetensors") for run in (found, expected))
     assert weights.keys() == others.keys()
-    for name, weight in weights.items():
-        distance = torch.linalg.vector_norm(weight - others[name])
-        assert distance <= WEIGHTS * torch.linalg.vector_norm(others[name]), name
+    norm = torch.linalg.vector_norm
+    distances = {n: (norm(w - others[n]) / norm(others[n])).item() for n, w in weights.items()}
+    assert max(distances.values()) <= WEIGHTS, distances
+    losses = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours, theirs, strict=True))
+    print(f"largest differences: loss {losses:.1e}, weights {max(distances.values()):.1e}")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,9 @@ def test_stages_whose_output_layer_is_not_the_embedding(
 
 
 def recipe_with_experts(shards: Shards) -> TrainRecipe:
-    return recipe_of(shards, **EXPERTS)
+    recipe = recipe_of(shards, **EXPERTS)
+    # With this seed no two experts of a token are so near each other that rounding chooses.
+    return replace(recipe, train=replace(recipe.train, seed=1))
 
 
 @pytest.fixture(scope="module")

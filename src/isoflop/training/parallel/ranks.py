@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -186,6 +187,8 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
     watch = Watch(dist.distributed_c10d._get_default_store(), dist.get_rank(), started)
     try:
+        # It warns of writing into the output of a layer, which nothing here does.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         yield replace(_laid_out(parallel, "cuda" if on_gpu else "cpu", patience), watch=watch)
     except RuntimeError as error:
         if is_timeout(error):
