@@ -44,6 +44,7 @@ check: .venv/.installed-dev
 .PHONY: bench
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/serving_speed.py
 
 # Ten minutes a seed, on an otherwise idle machine. A missed promise is a row of the table.
 .PHONY: bench-demo
