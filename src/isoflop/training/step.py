@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -87,7 +87,7 @@ class Gradient:
     first_square: float | None
     """Squared norm of the mean gradient over these alone; None if they are the whole batch, or the
     ranks add up their gradients once a step. With `norm`, it tells the noise of the gradient."""
-    data_seconds: float
+    data_seconds: float = field(compare=False)
     """What reading the batch took."""
 
 

@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from isoflop.core.errors import IsoflopError, RunError
 from isoflop.training.parallel.recipe import ParallelConfig, require_processes
@@ -184,8 +186,13 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     patience = timedelta(seconds=parallel.patience_seconds)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=patience)
-    watch = Watch(dist.distributed_c10d._get_default_store(), dist.get_rank(), started)
+    met, rank, size = next(rendezvous("env://", timeout=patience))
+    # Torchrun keeps its store over restarts: without a name of its own for each attempt, a rank
+    # that begins again finds the addresses of ranks that are gone.
+    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), met)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, timeout=patience, store=store, rank=rank, world_size=size)
+    watch = Watch(store, rank, size)
     try:
         # It warns of writing into the output of a layer, which nothing here does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
