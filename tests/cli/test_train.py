@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_in_mid_run_is_one_paragraph_and_costs_no_bit(
     train_toml: Path, whole: dict[str, Any], tmp_path: Path, content_of: ContentOf,
     go_on: Callable[[Path], int], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    with small_disk(tmp_path / "disk", 500) as resize:  # room for one checkpoint, not for two
+    with small_disk(tmp_path / "disk", 700) as resize:  # room for one checkpoint, not for two
         run = tmp_path / "disk" / "run"
         assert go_on(run) == 2
         assert "the disk is full" in capsys.readouterr().err.splitlines()[-1]

@@ -55,9 +55,11 @@ def identify(path: Path) -> Thing:
 
 def stage_of(recipe: Mapping[str, Any]) -> str:
     """The command that a recipe is for, by its tables; empty where they fit several."""
-    for table in ("ppo", "grpo", "dpo", "reward"):
-        if table in recipe:
-            return table
+    stages = [table for table in ("ppo", "grpo", "dpo", "reward") if table in recipe]
+    if stages:
+        return stages[0] if len(stages) == 1 else ""
+    if "modulus" in recipe:
+        return "grokking"
     if "rungs" in recipe:
         return "ladder"
     if "sources" in recipe:
@@ -76,7 +78,8 @@ def _is_instruct(recipe: Mapping[str, Any]) -> bool:
     own = {"problems", "preferences", "count", "work", "question", "answer", "endpoint", "form"}
     sources = [source for source in recipe["sources"] if isinstance(source, dict)]
     asked = set().union(*map(set, sources)) & own
-    return bool(asked or {"max_characters", "held_out_problems", "on_bad_row"} & set(recipe))
+    keys = {"max_characters", "held_out_problems", "on_bad_row", "drop_flawed"} & set(recipe)
+    return bool(asked or keys)
 
 
 # --- directories ---------------------------------------------------------------------------
