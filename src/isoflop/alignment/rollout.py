@@ -1,10 +1,11 @@
 """Draws answers to prompts from a decoder, many at once, with the log-probability of each token.
 
-Not for one user's text (`models/generate.py`), for judging answers (`rewards.py`) nor for learning
-from them (`grpo.py`, `ppo.py`). Prompts of equal length share a batch, so that nothing is padded
-and what is drawn has the distribution the trainer sees.
+Not for computing what comes next (`answer_reader.py`), for one user's text (`models/generate.py`),
+for judging answers (`rewards.py`) nor for learning from them (`grpo.py`, `ppo.py`). Prompts of
+equal length share a batch, so that nothing is padded and what is drawn has the distribution the
+trainer sees.
 
-Shape suffixes: B answers, V vocabulary, P prompts, G key–value heads, T time, K head width.
+Shape suffixes: A places of an answer, B answers, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from isoflop.alignment.answer_reader import open_reader
 from isoflop.alignment.answers import Answer, AnswerRows, answer_rows
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.models.decoder import Decoder
-from isoflop.models.layers import KVCache
 
 MOST_ROWS = 512
 """Answers drawn together; more wait."""
@@ -163,44 +164,6 @@ def choose(
     return chosen_B1[:, 0], logprobs_BV.gather(-1, chosen_B1)[:, 0], kept_BV
 
 
-class RowCache(KVCache):
-    """Keys and values in buffers of full size, whose rows can be repeated and dropped.
-
-    Args:
-        capacity: Most positions.
-    """
-
-    def __init__(self, n_layers: int, capacity: int) -> None:
-        super().__init__(n_layers)
-        self._capacity = capacity
-        self._buffers: list[tuple[Tensor, Tensor] | None] = [None] * n_layers
-        self._filled = [0] * n_layers
-
-    @property
-    def length(self) -> int:
-        """How many positions are cached."""
-        return self._filled[0]
-
-    def extend(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Append new keys and values and return all of them."""
-        held = self._buffers[layer]
-        if held is None:
-            shape = (*k_BGTK.shape[:2], self._capacity, k_BGTK.shape[3])
-            held = k_BGTK.new_empty(shape), v_BGTK.new_empty(shape)
-            self._buffers[layer] = held
-        start = self._filled[layer]
-        self._filled[layer] = end = start + k_BGTK.shape[2]
-        held[0][:, :, start:end] = k_BGTK
-        held[1][:, :, start:end] = v_BGTK
-        return held[0][:, :, :end], held[1][:, :, :end]
-
-    def take(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may come several times."""
-        self._buffers = [
-            None if held is None else (held[0][rows], held[1][rows]) for held in self._buffers
-        ]
-
-
 class _Batch:
     """Answers to prompts of one length, token by token."""
 
@@ -212,16 +175,13 @@ class _Batch:
         sampling: Sampling,
         stop: Tensor,
     ) -> None:
-        self._model, self._sampling, self._stop = model, sampling, stop
+        self._sampling, self._stop = sampling, stop
         length = len(prompts[0])
         # The last token of an answer is never read.
         self._steps = min(sampling.max_new_tokens, model.config.max_seq_len - length + 1)
-        self._cache = RowCache(model.config.n_layers, length + self._steps - 1)
+        self._reader = open_reader(model, prompts, copies, length + self._steps - 1)
         self._prompts = [prompt for prompt in prompts for _ in range(copies)]
-        logits_PV = self._read(torch.tensor(prompts))
-        repeated = torch.arange(len(prompts)).repeat_interleave(copies)
-        self._cache.take(repeated)
-        self._logits_BV = logits_PV[repeated]
+        self._logits_BV = self._reader.begin().repeat_interleave(copies, dim=0)
 
     def run(self, uniform: Tensor) -> _Part:
         """The answers, in the order of the prompts, drawn with (B, max_new_tokens) numbers."""
@@ -237,7 +197,7 @@ class _Batch:
             if not going.any():
                 break
             if going.sum() <= _SHRINK * len(here):
-                self._cache.take(going.nonzero()[:, 0])
+                self._reader.keep(going.nonzero()[:, 0])
                 self._logits_BV, here = self._logits_BV[going], here[going]
                 going = going[going]
             chosen_B, logprob_B, kept_BV = choose(
@@ -252,7 +212,7 @@ class _Batch:
             lengths[here[going]] += 1
             ended[here] |= torch.isin(chosen_B, self._stop)
             if step + 1 < self._steps and not ended[here].all():
-                self._logits_BV = self._read(chosen_B[:, None])
+                self._logits_BV = self._reader.read(chosen_B)
         answers = [
             Answer(prompt, tuple(row[:length]))
             for prompt, row, length in zip(
@@ -260,12 +220,6 @@ class _Batch:
             )
         ]
         return _Part(answers, logprobs, ended, kept)
-
-    def _read(self, ids_BT: Tensor) -> Tensor:
-        """(B, V) logits after the last of these ids, which the cache takes in."""
-        hidden_BTD = self._model.hidden(ids_BT, cache=self._cache)
-        logits_BV: Tensor = self._model.lm_head(hidden_BTD[:, -1])
-        return logits_BV
 
 
 @dataclass(frozen=True)
