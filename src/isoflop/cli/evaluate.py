@@ -41,7 +41,7 @@ class EvaluateArguments(Arguments):
     encoder: Path | None = None
     """An encoder's directory (architecture bert, trained here or imported), for BERTScore of the
     task `texts`."""
-    batch_tokens: int = 16_384
+    batch_tokens: int = 4096
     """Tokens computed at once at most: less takes less memory. It changes no result."""
 
 

@@ -171,7 +171,7 @@ def _write(
             live = [live[i] for i in left]
             rows = _filled(live)
             kept = (left * FEWEST_ROWS)[: len(rows)] if len(left) < FEWEST_ROWS else left
-            cache.select(torch.tensor(kept, device=device))
+            cache.select(kept)
         # A finished text is fed its first token: nobody reads what comes of it.
         column = [job.prompt[0] if job.done else job.token(place) for job in rows]
         ids = torch.tensor(column, device=device)[:, None]

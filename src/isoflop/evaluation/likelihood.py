@@ -32,7 +32,7 @@ FEWEST_ROWS = 8
 last bit from the same rows among more."""
 LOGIT_ROWS = 1024
 """Rows of logits held at once."""
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -273,8 +273,7 @@ def _run(
         cache = RowCache(decoder.config.n_layers)
         remember(decoder, torch.tensor(list(owners), device=device), cache)
         if len(owners) < len(rows):
-            index = [owners[row.ids[:prefix]] for row in rows]
-            cache.select(torch.tensor(index, device=device))
+            cache.select([owners[row.ids[:prefix]] for row in rows])
     filled = [[*row.ids[prefix:], *[0] * (padded - row.suffix)] for row in rows]
     x_BTD = decoder.hidden(torch.tensor(filled, device=device), cache=cache)
     # One place in the stream for each token asked about; a row is asked about its last ones.
