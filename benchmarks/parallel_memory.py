@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from isoflop.models.config import DecoderConfig, ExpertsConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
+from isoflop.models.native import calls as native
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
@@ -155,6 +156,7 @@ def main() -> None:
             micro_batch_tokens=ROWS * SEQ_LEN,
             seq_len=SEQ_LEN,
             micro_batches=MICRO_BATCHES // parallel.data_ranks,
+            native=native.in_use(),
         )
         seen = fullest(config, parallel)
         print(
