@@ -92,7 +92,9 @@ def test_a_greedy_continuation_is_known_as_one(subject):
     assert wrong.token_hits == (True,) * 4 + (False,)
 
 
-def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject):
+@pytest.mark.parametrize("form", [{}, {"head_dim": 32, "d_model": 64}], ids=str)
+def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject_of, form):
+    subject = subject_of(**form)  # heads of 32 are read natively
     pairs = _pairs(12)
     together = loglikelihood(subject, pairs)
     shuffled = list(range(len(pairs)))
@@ -106,7 +108,13 @@ def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject):
 
 @pytest.mark.parametrize(
     "form",
-    [{"window": 9}, {"positions": "alibi"}, {"positions": "learned"}, {"max_seq_len": 20}],
+    [
+        {"window": 9},
+        {"positions": "alibi"},
+        {"positions": "learned"},
+        {"max_seq_len": 20},
+        {"head_dim": 32, "d_model": 64},
+    ],
     ids=str,
 )
 def test_other_forms_of_model_are_scored_as_by_a_whole_reading(subject_of, form):

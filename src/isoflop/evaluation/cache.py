@@ -62,6 +62,4 @@ def remember(decoder: Decoder, ids_BT: Tensor, cache: RowCache) -> None:
     last = decoder.layers[-1]
     if not isinstance(last, Block):
         raise TypeError("the layers of a decoder are blocks")
-    h_BTD = x_BTD if last.post_norm else last.input_layernorm(x_BTD)
-    _, k_BGTK, v_BGTK = last.self_attn.heads(h_BTD, decoder.rotary, view.start)
-    cache.extend(last.self_attn.layer, k_BGTK, v_BGTK)
+    last.remember(x_BTD, decoder.rotary, view)

@@ -111,17 +111,43 @@ class Attention(nn.Module):
     def fused(self, x_BTD: Tensor, norm: nn.Module, rotary: RotaryPositions, view: View) -> Tensor:
         """The stream `x_BTD` with what its normalised tokens attend to added, by the CPU's fused
         form; for `DecoderConfig.is_fused` alone."""
-        if self.q_norm is None or self.k_norm is None or not isinstance(norm, nn.RMSNorm):
-            raise ValueError("the fused form of attention has RMSNorm and QK-norm")
+        gain_D, head_gains, eps = self._gains(norm)
         return fused_attention.attention(
             x_BTD,
-            norm.weight,
+            gain_D,
             (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight, self.o_proj.weight),
-            (self.q_norm.weight, self.k_norm.weight),
+            head_gains,
             rotary.turn(0, x_BTD.shape[1], x_BTD.dtype),
-            norm.eps or 0.0,
+            eps,
             view.documents,
         )
+
+    def read(self, x_BTD: Tensor, norm: nn.Module, rotary: RotaryPositions, view: View) -> Tensor:
+        """As `fused`, after what a cache holds and without a gradient."""
+        q_BHTK, k_BGTK, v_BGTK = self.read_heads(x_BTD, norm, rotary, view)
+        mixed_BHTK = causal_attention(q_BHTK, k_BGTK, v_BGTK)
+        return fused.product(mixed_BHTK.transpose(1, 2).flatten(-2), self.o_proj.weight, x_BTD)
+
+    def read_heads(
+        self, x_BTD: Tensor, norm: nn.Module, rotary: RotaryPositions, view: View
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and the keys and values of all that the cache then holds."""
+        gain_D, head_gains, eps = self._gains(norm)
+        if view.cache is None:
+            raise ValueError("reading goes on after a cache")
+        q_BHTK, k_BGTK, v_BGTK = fused_attention.read_heads(
+            fused.norm(x_BTD, gain_D, eps),
+            (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight),
+            head_gains,
+            rotary.turn(view.start, x_BTD.shape[1], x_BTD.dtype),
+            eps,
+        )
+        return q_BHTK, *view.cache.extend(self.layer, k_BGTK, v_BGTK)
+
+    def _gains(self, norm: nn.Module) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
+        if self.q_norm is None or self.k_norm is None or not isinstance(norm, nn.RMSNorm):
+            raise ValueError("the fused form of attention has RMSNorm and QK-norm")
+        return norm.weight, (self.q_norm.weight, self.k_norm.weight), norm.eps or 0.0
 
 
 class FeedForward(nn.Module):
@@ -208,15 +234,36 @@ class Block(nn.Module):
     def attended(self, x_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> Tensor:
         """The stream after the layer's first half."""
         before = self.input_layernorm
-        plain = view.cache is None and view.bias_BHTS is None
-        if plain and self.fuses_attention and rotary is not None and fused_applies(x_BTD):
-            return self.self_attn.fused(x_BTD, before, rotary, view)
+        if self._fuses_attention_of(x_BTD, view) and rotary is not None:
+            if view.cache is None:
+                return self.self_attn.fused(x_BTD, before, rotary, view)
+            return self.self_attn.read(x_BTD, before, rotary, view)
         out_BTD: Tensor
         if self.post_norm:
             out_BTD = before(x_BTD + self.self_attn(x_BTD, rotary, view))
         else:
             out_BTD = x_BTD + self.self_attn(before(x_BTD), rotary, view)
         return out_BTD
+
+    def remember(self, x_BTD: Tensor, rotary: RotaryPositions | None, view: View) -> None:
+        """Extend the view's cache as `forward` would, and nothing more."""
+        before, attention = self.input_layernorm, self.self_attn
+        if self._fuses_attention_of(x_BTD, view) and rotary is not None:
+            attention.read_heads(x_BTD, before, rotary, view)
+        elif view.cache is not None:
+            h_BTD = x_BTD if self.post_norm else before(x_BTD)
+            _, k_BGTK, v_BGTK = attention.heads(h_BTD, rotary, view.start)
+            view.cache.extend(attention.layer, k_BGTK, v_BGTK)
+
+    def _fuses_attention_of(self, x_BTD: Tensor, view: View) -> bool:
+        reads = view.cache is not None
+        return (
+            self.fuses_attention
+            and fused_applies(x_BTD)
+            and view.bias_BHTS is None
+            and view.attend is None
+            and not (reads and torch.is_grad_enabled())
+        )
 
 
 class Decoder(nn.Module):

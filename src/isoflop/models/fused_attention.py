@@ -292,5 +292,40 @@ def attention(
     )
 
 
+def read_heads(
+    h_BTD: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+    head_gains: tuple[Tensor, Tensor],
+    turn: tuple[Tensor, Tensor],
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The queries (B, H, T, K), keys and values (B, G, T, K) of `attention`, for reading alone:
+    they know no gradient.
+
+    Args:
+        h_BTD: The normalised stream.
+        weights: Of queries (H·K, D), keys and values (G·K, D).
+    """
+    q_BTE, k_BTE, v_BTE = (product(h_BTD, weight) for weight in weights)
+    cos_TP, sin_TP = (part.t().contiguous() for part in turn)
+    turned = (
+        _turned_heads(x_BTE, gain_K, cos_TP, sin_TP, eps)
+        for x_BTE, gain_K in zip((q_BTE, k_BTE), head_gains, strict=True)
+    )
+    return *turned, torch.unflatten(v_BTE, -1, (-1, len(head_gains[0]))).transpose(1, 2)
+
+
+def _turned_heads(
+    x_BTE: Tensor, gain_K: Tensor, cos_TP: Tensor, sin_TP: Tensor, eps: float
+) -> Tensor:
+    width = len(gain_K)
+    if native.applies(x_BTE, gain_K) and width % NATIVE_WIDTHS == 0:
+        return native.turned_heads(x_BTE, gain_K, cos_TP, sin_TP, eps)
+    heads_BHTK = torch.unflatten(x_BTE, -1, (-1, width)).transpose(1, 2)
+    unit_BHTK, _ = normalise(heads_BHTK.contiguous(), eps)
+    low, high = (unit_BHTK * gain_K).chunk(2, -1)
+    return torch.cat((low * cos_TP - high * sin_TP, high * cos_TP + low * sin_TP), -1)
+
+
 def _all_visible(x_BTD: Tensor) -> Tensor:
     return torch.zeros(x_BTD.shape[:2], dtype=torch.int32)

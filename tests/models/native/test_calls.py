@@ -239,3 +239,23 @@ def test_plain_torch_is_used_where_it_is_asked_for() -> None:
     assert calls.applies(x)
     for other in (x.double(), torch.ones(1, 33), torch.ones(32, 2).t()):
         assert not calls.applies(other)
+
+
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize("start", [0, 5])
+def test_heads_that_are_read_equal_their_formula(groups: int, start: int) -> None:
+    width, rows, time = 32, 3, 11
+    rotary = RotaryPositions(width, start + time, 10.0)
+    h = _draw(rows, time, 64)
+    weights = _draw(4 * width, 64), _draw(groups * width, 64, seed=1), _draw(groups * width, 64)
+    gains = _draw(width), _draw(width, seed=1)
+    turn = rotary.turn(start, time, torch.float32)
+    found = fused_attention.read_heads(h, weights, gains, turn, EPS)
+
+    rotary.double()
+    wide = [F.linear(h.double(), w.double()).unflatten(-1, (-1, width)) for w in weights]
+    for mine, heads, gain in zip(found, wide, (*gains, None), strict=True):
+        expected = heads.transpose(1, 2)
+        if gain is not None:
+            expected = rotary(F.rms_norm(expected, (width,), gain.double(), EPS), start)
+        _close(mine, expected, 2e-6)

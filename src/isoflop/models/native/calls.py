@@ -255,6 +255,18 @@ def attention(qkv_BTE: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
     return mixed_BTE, log_sum_BHT
 
 
+def turned_heads(
+    x_BTE: Tensor, gain_K: Tensor, cos_TP: Tensor, sin_TP: Tensor, eps: float
+) -> Tensor:
+    """rot(gain · x / rms(x)) per head, (B, H, T, K), of heads side by side (B, T, H·K)."""
+    rows, time, all_heads = x_BTE.shape
+    width = len(gain_K)
+    sizes = rows, time, all_heads // width, width
+    heads_BHTK = x_BTE.new_empty(rows, sizes[2], time, width)
+    _call("isoflop_turned_heads", x_BTE, gain_K, cos_TP, sin_TP, eps, *sizes, heads_BHTK)
+    return heads_BHTK
+
+
 def attention_backward(
     d_mixed_BTE: Tensor, qkv_BTE: Tensor, mixed_BTE: Tensor, log_sum_BHT: Tensor, heads: Heads
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -174,6 +174,19 @@ void isoflop_attention(const float* qkv, const float* q_gain, const float* k_gai
     }
 }
 
+// heads (B, H, T, K) = rotation(x * gain / rms(x)) of x (B, T, H*K); the angles of T positions.
+void isoflop_turned_heads(const float* x, const float* gain, const float* cosine,
+                          const float* sine, float eps, long B, long T, long H, long K,
+                          float* heads) {
+#pragma omp parallel for collapse(2) schedule(static)
+    for (long b = 0; b < B; ++b)
+        for (long t = 0; t < T; ++t)
+            for (long h = 0; h < H; ++h)
+                normed_and_turned(x + ((b * T + t) * H + h) * K, gain, cosine + t * K / 2,
+                                  sine + t * K / 2, eps, 1.0f, K,
+                                  heads + ((b * H + h) * T + t) * K);
+}
+
 // d_qkv like qkv, and d_gain (B*G, 2, K): every job's part of the gains' gradients.
 void isoflop_attention_backward(const float* d_mixed, const float* qkv, const float* mixed,
                                 const float* log_sum, const float* q_gain, const float* k_gain,
