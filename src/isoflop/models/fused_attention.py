@@ -308,11 +308,12 @@ def read_heads(
     """
     q_BTE, k_BTE, v_BTE = (product(h_BTD, weight) for weight in weights)
     cos_TP, sin_TP = (part.t().contiguous() for part in turn)
-    turned = (
-        _turned_heads(x_BTE, gain_K, cos_TP, sin_TP, eps)
-        for x_BTE, gain_K in zip((q_BTE, k_BTE), head_gains, strict=True)
+    q_gain_K, k_gain_K = head_gains
+    return (
+        _turned_heads(q_BTE, q_gain_K, cos_TP, sin_TP, eps),
+        _turned_heads(k_BTE, k_gain_K, cos_TP, sin_TP, eps),
+        torch.unflatten(v_BTE, -1, (-1, len(k_gain_K))).transpose(1, 2),
     )
-    return *turned, torch.unflatten(v_BTE, -1, (-1, len(head_gains[0]))).transpose(1, 2)
 
 
 def _turned_heads(
