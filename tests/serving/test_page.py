@@ -86,7 +86,7 @@ TALK = """
 """
 
 STOP = """
-    $("max_tokens").value = 200; $("temperature").value = 1;
+    $("max_tokens").value = 200; $("temperature").value = 0;
     $("text").value = "long";
     press($("text"), "Enter");
     await until(() => last(".model .said")?.textContent);

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isoflop.models.decoder import Decoder
-from isoflop.models.decoder_weights import DecoderWeights, weights_of
+from isoflop.models.decoder_weights import DecoderWeights, in_large_pages, weights_of
 from isoflop.models.native.decode import NativeDecoder, decodes
 from isoflop.serving.forward import Paged, PagedDecoder, Unit
 from isoflop.serving.settings import BLOCK
@@ -26,13 +26,13 @@ class NativePagedDecoder:
     """A decoder with a key–value cache in blocks, computed by the native library.
 
     Args:
-        weights: Of the form that the library computes (`native.decode.decodes`).
+        weights: Of the form that the library computes (`native.decode.decodes`); copied.
         n_blocks: Blocks of the cache, `BLOCK` positions each.
     """
 
     def __init__(self, weights: DecoderWeights, n_blocks: int) -> None:
         self.config, self.device = weights.config, torch.device("cpu")
-        self._native = NativeDecoder(weights, n_blocks, BLOCK)
+        self._native = NativeDecoder(in_large_pages(weights), n_blocks, BLOCK)
 
     def hidden(self, units: Sequence[Unit]) -> Tensor:
         """(N, D) final normalised states of the units' tokens, in order; the cache is extended."""
