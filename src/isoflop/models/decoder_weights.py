@@ -16,7 +16,6 @@ from isoflop.models.config import DecoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.packed_weights import Packed
 
-
 LINE = 64
 """Bytes of a line of the cache: tensors begin with one."""
 
