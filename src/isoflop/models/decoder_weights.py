@@ -70,7 +70,8 @@ def in_large_pages(weights: DecoderWeights) -> DecoderWeights:
     """
     tensors = [part for one in weights.tensors.values() for part in _parts(one)]
     most = sum(-(-part.nbytes // LINE) * LINE for part in tensors)
-    memory = mmap.mmap(-1, max(most, LINE))
+    # Private, for shared memory is a file's to the system, whose large pages are another matter.
+    memory = mmap.mmap(-1, max(most, LINE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     room = torch.frombuffer(memory, dtype=torch.uint8)
