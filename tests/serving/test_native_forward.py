@@ -56,7 +56,7 @@ def test_with_and_without_the_native_library_the_engine_writes_the_same(
     decoder, draw = decoder_of(), random.Random(3)
     weights = weights_of(decoder)
     if bits < 32:
-        found = quantize_decoder(decoder, plan_bits(decoder, bits, 16))
+        found = quantize_decoder(decoder, plan_bits(decoder, bits, 32))
         weights = DecoderWeights(decoder.config, {**weights.tensors, **found})
     requests = [
         Request(
@@ -97,7 +97,7 @@ def test_packed_weights_of_a_directory_are_kept_packed(
 ) -> None:
     decoder = decoder_of()
     save_model(decoder, tmp_path / "full")
-    found = quantize_decoder(decoder, plan_bits(decoder, 4, 16))
+    found = quantize_decoder(decoder, plan_bits(decoder, 4, 32))
     (tmp_path / "small").mkdir()
     write_variant(decoder, tmp_path / "full", tmp_path / "small", tmp_path / "small", found)
     full, small = load_weights(tmp_path / "full"), load_weights(tmp_path / "small")

@@ -3,8 +3,8 @@
 Not for choosing the codes (`compression/`). A matrix NAME of a packed model stands in
 `model.safetensors` as three or two tensors, the last axis being the inputs of the layer:
 
-- `NAME.codes`: int8, one code a weight; or uint8, two codes of 4 bits a byte, the earlier column
-  in the low half.
+- `NAME.codes`: int8, one code a weight; or uint8, two codes of 4 bits a byte: byte j of a group of
+  G columns holds column j in its low half and column j + G/2 in its high half.
 - `NAME.scale`: (…, columns / group); float32 with int8 codes, float16 with 4 bits. With int8 the
   group is the whole row.
 - `NAME.offset`: with 4 bits only, float16, shaped as the scale.
@@ -55,16 +55,17 @@ class Packed:
         scale = self.scale.float()
         if self.offset is None:
             return self.codes.float() * scale
-        codes = torch.stack((self.codes & 15, self.codes >> 4), dim=-1).flatten(-2).float()
-        grouped = torch.unflatten(codes, -1, (scale.shape[-1], -1))
+        bytes_ = torch.unflatten(self.codes, -1, (scale.shape[-1], -1))
+        grouped = torch.cat((bytes_ & 15, bytes_ >> 4), dim=-1).float()
         found: Tensor = (grouped * scale[..., None] + self.offset.float()[..., None]).flatten(-2)
         return found
 
 
 def pack_int4(codes: Tensor, scale: Tensor, offset: Tensor) -> Packed:
-    """Codes 0 to 15, (…, columns) with an even number of columns, two a byte."""
-    low, high = torch.unflatten(codes.to(torch.uint8), -1, (-1, 2)).unbind(-1)
-    return Packed(low | (high << 4), scale, offset)
+    """Codes 0 to 15, (…, columns), two a byte; groups, as many as scales, are of even size."""
+    grouped = torch.unflatten(codes.to(torch.uint8), -1, (scale.shape[-1], -1))
+    low, high = grouped.chunk(2, dim=-1)
+    return Packed((low | (high << 4)).flatten(-2), scale, offset)
 
 
 # --- reading -------------------------------------------------------------------------------

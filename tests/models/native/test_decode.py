@@ -41,7 +41,7 @@ LENGTH = 75
 def make(**changes: object) -> Decoder:
     sizes: dict[str, object] = {
         "vocab_size": 97, "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2,
-        "head_dim": 8, "d_ff": 48, "max_seq_len": 96,
+        "head_dim": 8, "d_ff": 64, "max_seq_len": 96,
     }  # fmt: skip
     model = build_model(DecoderConfig(**{**sizes, **changes}))  # type: ignore[arg-type]
     initialise(model, 0)
@@ -87,10 +87,22 @@ def wanted_logits(weights: DecoderWeights, ids: list[int]) -> Tensor:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bits", [32, 8, 4])
 def test_logits_are_those_of_the_decoder_in_float64(form: str, bits: int) -> None:
-    weights = packed(make(**FORMS[form]), bits, 16)
+    weights = packed(make(**FORMS[form]), bits, 32)
     torch.testing.assert_close(
         at_once(weights, ids_of()).double(), wanted_logits(weights, ids_of()), rtol=1e-4, atol=3e-5
     )
+
+
+@pytest.mark.parametrize("group", [64, 128])
+def test_wider_groups_of_4_bits_are_read_as_they_lie(group: int) -> None:
+    weights = packed(make(d_model=128, d_ff=128, n_heads=2, head_dim=64), 4, group)
+    ids = ids_of()
+    logits = at_once(weights, ids)
+    torch.testing.assert_close(logits.double(), wanted_logits(weights, ids), rtol=1e-4, atol=3e-5)
+    native = NativeDecoder(weights, 8, 32)
+    for i in range(len(ids)):
+        one = native.states(array("i", ids[i : i + 1]), array("i", [i]), TABLE, array("i", [0]))
+        assert torch.equal(native.logits(one)[0], logits[i])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -98,7 +110,7 @@ def test_logits_are_those_of_the_decoder_in_float64(form: str, bits: int) -> Non
 def test_rows_one_by_one_some_or_all_at_once_on_any_threads_are_the_same_bits(
     form: str, bits: int
 ) -> None:
-    weights, ids = packed(make(**FORMS[form]), bits, 16), ids_of(70)
+    weights, ids = packed(make(**FORMS[form]), bits, 32), ids_of(70)
     whole = at_once(weights, ids)
     before = torch.get_num_threads()
     for threads, sizes in ((1, [1] * 70), (2, [2, 3, 4, 5, 6, 7, 1, 42])):
@@ -155,7 +167,7 @@ def test_only_forms_and_formats_that_the_step_knows_are_taken() -> None:
 def test_float16_scales_are_read_in_all_their_forms() -> None:
     # The one place where a conversion is written out by hand, on machines without one of theirs.
     decoder = make()
-    weights = packed(decoder, 4, 16)
+    weights = packed(decoder, 4, 32)
     name = "layers.0.mlp.up_proj.weight"
     matrix = weights.tensors[name]
     assert isinstance(matrix, Packed)

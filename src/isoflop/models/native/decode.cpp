@@ -327,7 +327,7 @@ void isoflop_decode(const Decoder* decoder, long N, const int32_t* ids, const in
     lay_out(d, most, work, room);
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> buffer(SIDE * widest(d));
+        std::vector<float> buffer(product_room(widest(d)));
         std::vector<float> scores(up_to(d.positions, d.block) + up_to(d.K, W));
         embed(d, room, batch);
         for (long i = 0; i < d.n_layers; ++i)
@@ -350,7 +350,7 @@ void isoflop_decode_logits(const Decoder* decoder, const float* states, long N, 
     const Target to{&d.head, logits, d.head.rows, false};
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> buffer(SIDE * row);
+        std::vector<float> buffer(product_room(row));
         products(&to, 1, padded.data(), row, N, buffer.data());
     }
 }

@@ -85,8 +85,7 @@ def _is_readable(stored: Tensor | Packed) -> bool:
     if isinstance(stored, Packed):
         if stored.bits == 8:
             return True
-        group = stored.codes.shape[-1] * 2 // stored.scale.shape[-1]
-        return group % calls.REGISTER_FLOATS == 0
+        return 2 * stored.codes.shape[-1] // stored.scale.shape[-1] in (32, 64, 128)
     return stored.dtype == torch.float32 and stored.device.type == "cpu" and stored.is_contiguous()
 
 

@@ -9,6 +9,7 @@
 
 #pragma once
 
+#include "nibbles.h"
 #include "registers.h"
 
 namespace {
@@ -38,30 +39,10 @@ inline Vec floats(const int8_t* p) {
 #endif
 }
 
-inline float wide(uint16_t half) {
-#ifdef __F16C__
-    return _cvtsh_ss(half);
-#else
-    const uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = half & 0x7fff;
-    uint32_t bits = (rest << 13) + 0x38000000;  // another bias of the exponent
-    if (rest >= 0x7c00) bits += 0x38000000;     // infinite, or no number
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    if (rest < 0x0400) value = rest * 5.9604644775390625e-8f;  // 2^-24
-    std::memcpy(&bits, &value, sizeof bits);
-    bits |= sign;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-#endif
-}
-
-// Each of these reads W weights of one row from column k on; `begin` is called before each group
-// of `step()` columns, with its number.
+// Each of these reads W weights of one row from column k on, or n < W of them.
 struct Floats {
     const float* at;
     long apart;
-    long step() const { return 1L << 40; }
-    void begin(long, long) {}
     Vec read(long row, long k) const { return load(at + row * apart + k); }
     Vec read_part(long row, long k, long n) const { return load_part(at + row * apart + k, n); }
 };
@@ -69,8 +50,6 @@ struct Floats {
 struct Bytes {  // their scale comes after the sum
     const int8_t* at;
     long apart;
-    long step() const { return 1L << 40; }
-    void begin(long, long) {}
     Vec read(long row, long k) const { return floats(at + row * apart + k); }
     Vec read_part(long row, long k, long n) const {
         int8_t part[W] = {};
@@ -79,54 +58,6 @@ struct Bytes {  // their scale comes after the sum
     }
 };
 
-struct Nibbles {  // columns are whole groups, and these whole registers
-    const uint8_t* at;
-    const uint16_t *scale, *offset;
-    long apart, group, groups;
-    Vec values[SIDE];  // of every code, in AVX-512; else scale and offset
-    Vec offsets[SIDE];
-    long step() const { return group; }
-    void begin(long row, long index) {
-        const long g = row * groups + index;
-        const Vec s = all(wide(scale[g])), o = all(wide(offset[g]));
-#ifdef __AVX512F__
-        Vec code;
-        for (long i = 0; i < W; ++i) code[i] = i;
-        values[row] = code * s + o;
-#else
-        values[row] = s;
-        offsets[row] = o;
-#endif
-    }
-    Vec read(long row, long k) const {
-        const uint8_t* p = at + (row * apart + k) / 2;
-#ifdef __AVX512F__
-        // Two codes of a byte side by side; of each, the look-up heeds the last four bits.
-        const __m512i two = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)p));
-        const __m512i index = _mm512_or_si512(two, _mm512_slli_epi64(two, 28));
-        return (Vec)_mm512_permutexvar_ps(index, (__m512)values[row]);
-#else
-        Int code;
-        for (long i = 0; i < W; i += 2) {
-            code[i] = p[i / 2] & 15;
-            code[i + 1] = p[i / 2] >> 4;
-        }
-        return __builtin_convertvector(code, Vec) * values[row] + offsets[row];
-#endif
-    }
-    Vec read_part(long, long, long) const { return Vec{}; }
-};
-
-// The same, in a register: compilers would load it again for each product.
-inline Vec kept(Vec v) {
-#ifdef __AVX512F__
-    __asm__("" : "+v"(v));
-#elif defined(__AVX__)
-    __asm__("" : "+x"(v));
-#endif
-    return v;
-}
-
 // --- sums ----------------------------------------------------------------------------------
 
 // R rows of x with O rows of weights.
@@ -134,17 +65,13 @@ template <long R, long O, class Weights>
 inline void sums(Weights& weights, long first, const float* x, long row, long columns,
                  float (*out)[SIDE]) {
     Vec s[R][O] = {};
-    const long whole = columns / W * W, step = weights.step();
-    for (long start = 0, group = 0; start < whole; start += step, ++group) {
-        for (long o = 0; o < O; ++o) weights.begin(first + o, group);
-        const long end = start + step < whole ? start + step : whole;
-        for (long k = start; k < end; k += W) {
-            Vec w[O];
-            for (long o = 0; o < O; ++o) w[o] = weights.read(first + o, k);
-            for (long r = 0; r < R; ++r) {
-                const Vec v = kept(load(x + r * row + k));
-                for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
-            }
+    const long whole = columns / W * W;
+    for (long k = 0; k < whole; k += W) {
+        Vec w[O];
+        for (long o = 0; o < O; ++o) w[o] = weights.read(first + o, k);
+        for (long r = 0; r < R; ++r) {
+            const Vec v = kept(load(x + r * row + k));
+            for (long o = 0; o < O; ++o) s[r][o] += v * w[o];
         }
     }
     if (whole < columns) {
@@ -220,48 +147,62 @@ inline void float_rows(const Target& to, Floats weights, const float* x, long ro
     }
 }
 
-template <long O, class Weights>
-inline void packed_rows(const Target& to, Weights weights, const float* x, long row, long rows,
-                        long from, long n, float* buffer) {
-    const long columns = to.matrix->columns, apart = up_to(columns, W);
+inline void byte_rows(const Target& to, Bytes weights, const float* x, long row, long rows,
+                      long from, long n, float* buffer) {
+    const long columns = to.matrix->columns, apart = up_to(columns, W), whole = columns / W * W;
     if (rows == 1) {
         float out[MOST][SIDE];
-        sums_of<1, O>(weights, n, x, row, columns, out);
+        sums_of<1, 1>(weights, n, x, row, columns, out);
         put(to, out, 0, 1, from, n);
         return;
     }
-    const long whole = columns / W * W, step = weights.step();
     for (long o = 0; o < n; ++o) {
         float* at = buffer + o * apart;
-        for (long start = 0, group = 0; start < whole; start += step, ++group) {
-            const long end = start + step < whole ? start + step : whole;
-            weights.begin(o, group);
-            for (long k = start; k < end; k += W) store(at + k, weights.read(o, k));
-        }
+        for (long k = 0; k < whole; k += W) store(at + k, weights.read(o, k));
         if (whole < columns) store(at + whole, weights.read_part(o, whole, columns - whole));
     }
     float_rows(to, Floats{buffer, apart}, x, row, rows, from, n, true);
 }
 
+inline void nibble_rows(const Target& to, const float* x, long row, long rows, long from, long n,
+                        float* buffer) {
+    const Matrix& m = *to.matrix;
+    const long groups = m.columns / m.group;
+    float *scale = buffer + SIDE * m.columns, *offset = scale + SIDE * groups;
+    widen((const uint16_t*)m.scale + from * groups, n * groups, scale);
+    widen((const uint16_t*)m.offset + from * groups, n * groups, offset);
+    const Nibbles weights{(const uint8_t*)m.codes + from * m.columns / 2, scale, offset, m.columns,
+                          m.group};
+    if (rows == 1) {
+        float out[MOST][SIDE];
+        // The next rows, in memory's order, while these are worked on side by side.
+        for (long i = 0; i < n * m.columns / 2; i += 64)
+            __builtin_prefetch(weights.at + n * m.columns / 2 + i, 0, 2);
+        sums_of_rows(weights, n, x, out[0]);
+        put(to, out, 0, 1, from, n);
+        return;
+    }
+    for (long o = 0; o < n; ++o) unpack(weights, o, buffer + o * m.columns);
+    float_rows(to, Floats{buffer, m.columns}, x, row, rows, from, n, true);
+}
+
+// Floats that `product` works in, for rows of activations of so many floats: unpacked weights, and
+// the scales and offsets of groups, which are of 16 columns at least.
+inline long product_room(long row) { return SIDE * (row + row / 8); }
+
 // Results from .. from + n, n at most SIDE, of all rows of x (`row` apart, zeros after the last
-// column up to whole registers); buffer holds SIDE rows of unpacked weights.
+// column up to whole registers).
 inline void product(const Target& to, const float* x, long row, long rows, long from, long n,
                     float* buffer) {
     const Matrix& m = *to.matrix;
-    const long columns = m.columns;
     if (m.bits == 32) {
-        const Floats weights{(const float*)m.codes + from * columns, columns};
+        const Floats weights{(const float*)m.codes + from * m.columns, m.columns};
         float_rows(to, weights, x, row, rows, from, n, false);
     } else if (m.bits == 8) {
-        const Bytes weights{(const int8_t*)m.codes + from * columns, columns};
-        packed_rows<1>(to, weights, x, row, rows, from, n, buffer);
+        const Bytes weights{(const int8_t*)m.codes + from * m.columns, m.columns};
+        byte_rows(to, weights, x, row, rows, from, n, buffer);
     } else {
-        const long groups = columns / m.group;
-        const Nibbles weights{(const uint8_t*)m.codes + from * columns / 2,
-                              (const uint16_t*)m.scale + from * groups,
-                              (const uint16_t*)m.offset + from * groups,
-                              columns, m.group, groups, {}, {}};
-        packed_rows<4>(to, weights, x, row, rows, from, n, buffer);
+        nibble_rows(to, x, row, rows, from, n, buffer);
     }
 }
 

@@ -33,6 +33,15 @@ inline Vec load_part(const float* p, long n) {  // n < W floats, zeros after the
     return v;
 }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+// The same, in a register: compilers would load it again for each use.
+inline Vec kept(Vec v) {
+#ifdef __AVX512F__
+    __asm__("" : "+v"(v));
+#elif defined(__AVX__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
 inline Vec all(float x) { return x - Vec{}; }  // not 0 + x, which would turn -0 into 0
 inline Int as_int(Vec v) {
     Int i;
