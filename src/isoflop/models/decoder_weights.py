@@ -5,13 +5,13 @@ Not a module to be trained (`decoder.py`) nor the layout of packed weights (`pac
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from isoflop.models import large_pages
 from isoflop.models.config import DecoderConfig
 from isoflop.models.decoder import Decoder
 from isoflop.models.packed_weights import Packed
@@ -63,18 +63,10 @@ def weights_of(decoder: Decoder) -> DecoderWeights:
 
 
 def in_large_pages(weights: DecoderWeights) -> DecoderWeights:
-    """A copy in one piece of memory, for a step that reads all of it once.
-
-    Small pages (4 KiB) are what limits such reading before memory does: in large ones (2 MiB,
-    where the system has them for the asking) it is up to twice as fast (`docs/decisions.md`).
-    """
+    """A copy in one piece of memory, for a step that reads all of it (`large_pages.py`)."""
     tensors = [part for one in weights.tensors.values() for part in _parts(one)]
     most = sum(-(-part.nbytes // LINE) * LINE for part in tensors)
-    # Private, for shared memory is a file's to the system, whose large pages are another matter.
-    memory = mmap.mmap(-1, max(most, LINE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    room = torch.frombuffer(memory, dtype=torch.uint8)
+    room = large_pages.zeros(most)
     used = 0
 
     def placed(tensor: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ Shape suffixes: N rows (tokens), D model width, V vocabulary.
 from __future__ import annotations
 
 import ctypes
+import math
 from array import array
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from isoflop.models import large_pages
 from isoflop.models.config import DecoderConfig
 from isoflop.models.decoder_weights import DecoderWeights
 from isoflop.models.layers import RotaryPositions
@@ -117,7 +119,8 @@ class NativeDecoder:
         )
         registers = -(-config.head_dim // calls.REGISTER_FLOATS) * calls.REGISTER_FLOATS
         one = block * (config.head_dim + registers)
-        self.memory = torch.zeros(config.n_layers, n_blocks, config.n_kv_heads, one)
+        shape = config.n_layers, n_blocks, config.n_kv_heads, one
+        self.memory = large_pages.zeros(4 * math.prod(shape)).view(torch.float32).view(shape)
         """Keys and values; what is in a block lies together."""
         self._layers = (_Layer * config.n_layers)(*map(self._layer, range(config.n_layers)))
         self._decoder = _Decoder(
