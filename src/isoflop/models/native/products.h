@@ -164,20 +164,27 @@ inline void byte_rows(const Target& to, Bytes weights, const float* x, long row,
     float_rows(to, Floats{buffer, apart}, x, row, rows, from, n, true);
 }
 
+inline void ahead(const void* p, long n) {
+    for (long i = 0; i < n; i += 64) __builtin_prefetch((const char*)p + i, 0, 2);
+}
+
 inline void nibble_rows(const Target& to, const float* x, long row, long rows, long from, long n,
                         float* buffer) {
     const Matrix& m = *to.matrix;
     const long groups = m.columns / m.group;
     float *scale = buffer + SIDE * m.columns, *offset = scale + SIDE * groups;
-    widen((const uint16_t*)m.scale + from * groups, n * groups, scale);
-    widen((const uint16_t*)m.offset + from * groups, n * groups, offset);
-    const Nibbles weights{(const uint8_t*)m.codes + from * m.columns / 2, scale, offset, m.columns,
-                          m.group};
+    const uint16_t* scales = (const uint16_t*)m.scale + from * groups;
+    const uint16_t* offsets = (const uint16_t*)m.offset + from * groups;
+    const uint8_t* codes = (const uint8_t*)m.codes + from * m.columns / 2;
+    // The next rows, in memory's order, while these are worked on side by side.
+    ahead(scales + n * groups, n * groups * sizeof *scales);
+    ahead(offsets + n * groups, n * groups * sizeof *offsets);
+    if (rows == 1) ahead(codes + n * m.columns / 2, n * m.columns / 2);
+    widen(scales, n * groups, scale);
+    widen(offsets, n * groups, offset);
+    const Nibbles weights{codes, scale, offset, m.columns, m.group};
     if (rows == 1) {
         float out[MOST][SIDE];
-        // The next rows, in memory's order, while these are worked on side by side.
-        for (long i = 0; i < n * m.columns / 2; i += 64)
-            __builtin_prefetch(weights.at + n * m.columns / 2 + i, 0, 2);
         sums_of_rows(weights, n, x, out[0]);
         put(to, out, 0, 1, from, n);
         return;
