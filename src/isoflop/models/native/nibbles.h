@@ -75,7 +75,7 @@ inline Vec counted() {
 }
 
 struct Nibbles {  // columns are whole groups, and halves of these whole registers
-    const uint8_t* at;
+    const uint8_t *at, *next;  // and those that are wanted after them
     const float *scale, *offset;  // (rows, groups), of the first row on
     long columns, group;
 };
@@ -87,7 +87,10 @@ inline void sums_of_groups(const Nibbles& weights, long first, const float* x, f
     Vec s[O] = {};
     const Vec code = counted();
     const long groups = weights.columns / weights.group, half = PER * W;
+    const uint8_t* next = weights.next + first * groups * half;
     for (long g = 0; g < groups; ++g, x += 2 * half) {
+        // In memory's order, while these are worked on side by side.
+        for (long i = 0; i < O * half; i += 64) __builtin_prefetch(next + g * O * half + i, 0, 2);
         Meaning meaning[O];
         Int codes[O][PER];
         for (long o = 0; o < O; ++o) {

@@ -179,10 +179,9 @@ inline void nibble_rows(const Target& to, const float* x, long row, long rows, l
     // The next rows, in memory's order, while these are worked on side by side.
     ahead(scales + n * groups, n * groups * sizeof *scales);
     ahead(offsets + n * groups, n * groups * sizeof *offsets);
-    if (rows == 1) ahead(codes + n * m.columns / 2, n * m.columns / 2);
     widen(scales, n * groups, scale);
     widen(offsets, n * groups, offset);
-    const Nibbles weights{codes, scale, offset, m.columns, m.group};
+    const Nibbles weights{codes, codes + n * m.columns / 2, scale, offset, m.columns, m.group};
     if (rows == 1) {
         float out[MOST][SIDE];
         sums_of_rows(weights, n, x, out[0]);
