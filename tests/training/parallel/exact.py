@@ -18,7 +18,7 @@ from isoflop.models.decoder import Decoder
 from isoflop.models.documents import DocumentMask
 from isoflop.models.initialise import initialise
 from isoflop.models.layers import RotaryPositions, causal_attention
-from isoflop.models.moe import MixtureOfExperts, auxiliary_loss
+from isoflop.models.moe import Experts, MixtureOfExperts, auxiliary_loss
 from isoflop.training.checkpoint import LoopState
 from isoflop.training.checkpoint_writer import CheckpointWriter
 from isoflop.training.objectives import next_token_loss
@@ -26,7 +26,7 @@ from isoflop.training.optimizer_recipe import OptimizerConfig
 from isoflop.training.optimizers import build_optimizer
 from isoflop.training.parallel.apply import apply_layout
 from isoflop.training.parallel.context import Context
-from isoflop.training.parallel.experts import deal_experts
+from isoflop.training.parallel.experts import ExpertsOfRanks, deal_experts
 from isoflop.training.parallel.ranks import processes
 from isoflop.training.parallel.recipe import ParallelConfig
 from isoflop.training.step import Task
@@ -88,6 +88,24 @@ def dealt_experts(ranks: int, top_k: int) -> float:
                 torch.distributed.all_reduce(gradient)
             found.append((gradient - expected).abs().max().item())
     return max(found)
+
+
+def one_token_for_the_second_rank() -> float:
+    """The largest difference of dealt experts to all of them on one rank, in float32, where a
+    single row travels."""
+    draw = torch.Generator().manual_seed(5)
+    alone = Experts(8, ExpertsConfig(n_experts=2, top_k=1, d_expert=8))
+    with torch.no_grad():
+        for parameter in alone.parameters():
+            parameter.normal_(0, 0.5, generator=draw)
+    x_ND, share_NX = torch.randn(4, 8, generator=draw), torch.ones(4, 1)
+    with processes(ParallelConfig(fsdp=2, ep=2)) as here:
+        assert here.fine is not None
+        dealt = ExpertsOfRanks(alone, here.fine["ep"])
+        index_NX = torch.tensor([[0], [0], [0], [1 if here.rank == 0 else 0]])
+        found = dealt(x_ND, index_NX, share_NX) - alone(x_ND, index_NX, share_NX)
+        found.sum().backward()
+    return float(found.abs().max())
 
 
 def _loss(module: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
