@@ -42,8 +42,8 @@ class RankMemory:
 
 
 @dataclass(frozen=True)
-class _Weights:
-    """Bytes of weights in float32."""
+class Weights:
+    """Bytes of weights in float32, of what tensor parallel leaves of them."""
 
     block: int
     """Of one layer, experts left out."""
@@ -51,6 +51,15 @@ class _Weights:
     """Of one layer."""
     outer: int
     """Outside layers, on a stage that has some."""
+
+    def layer(self, parallel: ParallelConfig) -> int:
+        """Of one layer, with the experts that are dealt to a rank, before they are sharded."""
+        return self.block + self.experts // parallel.ep
+
+    def passing(self, parallel: ParallelConfig) -> int:
+        """Of one layer, what is gathered for a pass: all but experts that one rank alone has."""
+        dealt = parallel.dp * parallel.fsdp == parallel.ep
+        return self.block + (0 if dealt else self.experts // parallel.ep)
 
 
 def rank_memory_bytes(
@@ -78,7 +87,7 @@ def rank_memory_bytes(
     alone = memory_bytes(
         config, micro_batch_tokens=micro_batch_tokens, seq_len=seq_len, native=native
     )
-    weights = _weights(config, parallel)
+    weights = weights_of(config, parallel)
     under_way = micro_batches if parallel.schedule == "gpipe" else min(parallel.pp, micro_batches)
     if parallel.pp == 1:
         return _held(weights, config, parallel, alone.activations, alone.loss)
@@ -91,7 +100,8 @@ def rank_memory_bytes(
     )
 
 
-def _weights(config: DecoderConfig, parallel: ParallelConfig) -> _Weights:
+def weights_of(config: DecoderConfig, parallel: ParallelConfig) -> Weights:
+    """What a rank's part is cut from."""
     count = count_parameters(config)
     block = (count.attention + count.feed_forward + count.norm) // config.n_layers
     experts = 0
@@ -99,26 +109,26 @@ def _weights(config: DecoderConfig, parallel: ParallelConfig) -> _Weights:
         experts = 3 * config.experts.n_experts * config.experts.d_expert * config.d_model
     matrix = config.vocab_size * config.d_model
     matrices = 1 if config.tie_embeddings or parallel.pp > 1 else 2
-    return _Weights(*(FLOAT32_BYTES * n for n in (block - experts, experts, matrices * matrix)))
+    parts = (block - experts, experts, matrices * matrix)
+    return Weights(*(FLOAT32_BYTES * n // parallel.tp for n in parts))
 
 
 def _held(
-    weights: _Weights,
+    weights: Weights,
     config: DecoderConfig,
     parallel: ParallelConfig,
     activations: float,
     loss: int,
 ) -> RankMemory:
     blocks = config.n_layers // parallel.pp
-    dealt = parallel.dp * parallel.fsdp == parallel.ep
     # What this rank's layers weigh, of experts those dealt to it.
-    layer = weights.block + weights.experts // parallel.ep
+    layer = weights.layer(parallel)
     stage = blocks * layer + weights.outer
     own = (blocks * (weights.block + weights.experts) + weights.outer) // parallel.fsdp
     gathers = parallel.dp * parallel.fsdp > 1
     # Under a pipeline, weights and gradients of whole layers stay until the step's last pass.
     by_layer = parallel.fsdp > 1 and parallel.zero == 3 and parallel.pp == 1
-    passing = weights.block + (0 if dealt else weights.experts // parallel.ep)
+    passing = weights.passing(parallel)
     gathered = weights.outer + passing * (min(GATHERED_BLOCKS, blocks) if by_layer else blocks)
     once = gathers and (parallel.zero == 1 or parallel.fsdp == 1 or parallel.pp > 1)
     return RankMemory(
