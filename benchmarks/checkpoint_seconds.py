@@ -1,7 +1,7 @@
 """Seconds that a run is held by a checkpoint: written before it goes on, and beside its steps.
 
 `python benchmarks/checkpoint_seconds.py`: decoders with AdamW in float32 on one thread, the least
-of five of each in turns. A step beside a write shares the machine with it: its seconds are said too.
+of five of each in turns. A step beside a write shares the machine with it; it is shown too.
 """
 
 from __future__ import annotations
