@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -108,21 +108,18 @@ def run(
         OSError: A checkpoint could not be written; at most one step is taken after it is known.
     """
     loop = _Loop(model, optimizer, task, config, directory, progress, branch_from)
-    try:
-        with stop_signals() as stop:
-            while loop.state.step < config.steps:
-                loop.step(learning_rate(loop.state.tokens))
-                own = FAILED if loop.writer.failed else stop.signal_number or 0
-                if number := config.ranks.largest(own):
-                    if number != FAILED:
-                        loop.checkpoint()
-                    loop.writer.wait()
-                    loop.event("interrupted", signal=number)
-                    raise Interrupted(number)
+    # A signal is a request until the last word is written down.
+    with stop_signals() as stop, closing(loop.log), closing(loop.writer):
+        while loop.state.step < config.steps:
+            loop.step(learning_rate(loop.state.tokens))
+            own = FAILED if loop.writer.failed else stop.signal_number or 0
+            if number := config.ranks.largest(own):
+                if number != FAILED:
+                    loop.checkpoint()
+                loop.writer.wait()
+                loop.event("interrupted", signal=number)
+                raise Interrupted(number)
         loop.finish()
-    finally:
-        loop.writer.close()
-        loop.log.close()
     return loop.state
 
 

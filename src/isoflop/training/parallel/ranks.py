@@ -6,10 +6,11 @@ Not for how a model is cut (`apply.py`). A run of one process has `Ranks()`, whi
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -209,6 +210,9 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         yield replace(_laid_out(parallel, "cuda" if on_gpu else "cpu", patience), watch=watch)
     except RuntimeError as error:
+        with suppress(ValueError):  # not the main thread, which alone has handlers
+            # Torchrun ends the others as soon as one is lost; this one ends, once it has said why.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if is_timeout(error):
             raise watch.hung(error, patience.total_seconds()) from error
         if not is_of_ranks(error):
