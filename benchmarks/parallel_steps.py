@@ -1,7 +1,7 @@
 """Seconds of a training step by layout, foretold after a short calibration, against measured ones.
 
 `python benchmarks/parallel_steps.py`: whole steps in float32 on the CPU over gloo, one thread a
-rank, the mean of four. Measured for the calibration are messages between two ranks, each axis on a
+rank, the median of six. Measured for the calibration are messages between two ranks, each axis on a
 model of no width worth naming, and each model's share in processes of their own; no row of the
 table is looked at. Other work on the machine spoils both.
 """
@@ -43,7 +43,7 @@ from isoflop.training.parallel.timing import (
 from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN, ROWS, VOCAB, MICRO_BATCHES = 128, 2, 2048, 8
-WARMUP, STEPS, SHORT_STEPS = 2, 4, 16
+WARMUP, STEPS, SHORT_STEPS = 2, 6, 16
 COPIED = 1 << 26
 DENSE = DecoderConfig(VOCAB, 256, 4, 4, 2, 64, 704, SEQ_LEN)
 DEEP = DecoderConfig(VOCAB, 128, 8, 2, 2, 64, 352, SEQ_LEN)
@@ -79,14 +79,18 @@ def _batch(config: DecoderConfig, seq_len: int) -> TokenBatch:
     return TokenBatch(ids, ids, document, ids.numel())
 
 
-def _timed(act: Callable[[], object], steps: int = SHORT_STEPS) -> float:
-    """Mean seconds: whatever else the machine does, it slows short and long acts alike."""
-    for _ in range(WARMUP):
+def _seconds(act: Callable[[], object], times: int = SHORT_STEPS) -> list[float]:
+    """Of each time, the first ones left out."""
+    found = []
+    for _ in range(WARMUP + times):
+        began = time.perf_counter()
         act()
-    began = time.perf_counter()
-    for _ in range(steps):
-        act()
-    return (time.perf_counter() - began) / steps
+        found.append(time.perf_counter() - began)
+    return found[WARMUP:]
+
+
+def _least(act: Callable[[], object]) -> float:
+    return min(_seconds(act))
 
 
 def step_of(config: DecoderConfig, seq_len: int, ranks: Ranks, axes: str) -> tuple[float, float]:
@@ -116,8 +120,8 @@ def step_of(config: DecoderConfig, seq_len: int, ranks: Ranks, axes: str) -> tup
         spent.append(time.perf_counter() - began)
 
     tiny = config.d_model == TINY.d_model
-    seconds = _timed(step, SHORT_STEPS if tiny else STEPS)
-    return seconds, statistics.fmean(spent[WARMUP:])
+    seconds = _seconds(step, SHORT_STEPS if tiny else STEPS)
+    return statistics.median(seconds), statistics.median(spent[WARMUP:])
 
 
 def messages() -> dict[str, float]:
@@ -133,12 +137,12 @@ def messages() -> dict[str, float]:
                 work.wait()
 
         parts = list(torch.ones(size).split(size // ranks))
-        found[f"gather {name}"] = _timed(lambda: dist.all_gather(parts, part))  # noqa: B023
-        found[f"reduce {name}"] = _timed(lambda: dist.reduce_scatter(part, parts))  # noqa: B023
+        found[f"gather {name}"] = _least(lambda: dist.all_gather(parts, part))  # noqa: B023
+        found[f"reduce {name}"] = _least(lambda: dist.reduce_scatter(part, parts))  # noqa: B023
         if ranks == 2:
-            found[f"send {name}"] = _timed(both)
+            found[f"send {name}"] = _least(both)
     memory = torch.ones(COPIED // 4)  # far larger than caches
-    found["copy"] = _timed(lambda: memory.clone())
+    found["copy"] = _least(lambda: memory.clone())
     return found
 
 
