@@ -1,7 +1,7 @@
 """Seconds of a training step by layout, foretold after a short calibration, against measured ones.
 
 `python benchmarks/parallel_steps.py`: whole steps in float32 on the CPU over gloo, one thread a
-rank, the median of six. Measured for the calibration are messages between two ranks, each axis on a
+rank, the least of four. Measured for the calibration are messages between two ranks, each axis on a
 model of no width worth naming, and each model's share in processes of their own; no row of the
 table is looked at. Other work on the machine spoils both.
 """
@@ -43,7 +43,7 @@ from isoflop.training.parallel.timing import (
 from isoflop.training.step import Task, apply_gradient, compute_gradient
 
 SEQ_LEN, ROWS, VOCAB, MICRO_BATCHES = 128, 2, 2048, 8
-WARMUP, STEPS, SHORT_STEPS = 2, 6, 16
+WARMUP, STEPS = 2, 4
 COPIED = 1 << 26
 DENSE = DecoderConfig(VOCAB, 256, 4, 4, 2, 64, 704, SEQ_LEN)
 DEEP = DecoderConfig(VOCAB, 128, 8, 2, 2, 64, 352, SEQ_LEN)
@@ -79,18 +79,13 @@ def _batch(config: DecoderConfig, seq_len: int) -> TokenBatch:
     return TokenBatch(ids, ids, document, ids.numel())
 
 
-def _seconds(act: Callable[[], object], times: int = SHORT_STEPS) -> list[float]:
-    """Of each time, the first ones left out."""
+def _timed(act: Callable[[], object]) -> float:
     found = []
-    for _ in range(WARMUP + times):
+    for _ in range(WARMUP + STEPS):
         began = time.perf_counter()
         act()
         found.append(time.perf_counter() - began)
-    return found[WARMUP:]
-
-
-def _least(act: Callable[[], object]) -> float:
-    return min(_seconds(act))
+    return min(found[WARMUP:])
 
 
 def step_of(config: DecoderConfig, seq_len: int, ranks: Ranks, axes: str) -> tuple[float, float]:
@@ -119,9 +114,7 @@ def step_of(config: DecoderConfig, seq_len: int, ranks: Ranks, axes: str) -> tup
         apply_gradient(optimizer, 1e-5)
         spent.append(time.perf_counter() - began)
 
-    tiny = config.d_model == TINY.d_model
-    seconds = _seconds(step, SHORT_STEPS if tiny else STEPS)
-    return statistics.median(seconds), statistics.median(spent[WARMUP:])
+    return _timed(step), min(spent[WARMUP:])
 
 
 def messages() -> dict[str, float]:
@@ -137,12 +130,12 @@ def messages() -> dict[str, float]:
                 work.wait()
 
         parts = list(torch.ones(size).split(size // ranks))
-        found[f"gather {name}"] = _least(lambda: dist.all_gather(parts, part))  # noqa: B023
-        found[f"reduce {name}"] = _least(lambda: dist.reduce_scatter(part, parts))  # noqa: B023
+        found[f"gather {name}"] = _timed(lambda: dist.all_gather(parts, part))  # noqa: B023
+        found[f"reduce {name}"] = _timed(lambda: dist.reduce_scatter(part, parts))  # noqa: B023
         if ranks == 2:
-            found[f"send {name}"] = _least(both)
+            found[f"send {name}"] = _timed(both)
     memory = torch.ones(COPIED // 4)  # far larger than caches
-    found["copy"] = _least(lambda: memory.clone())
+    found["copy"] = _timed(lambda: memory.clone())
     return found
 
 

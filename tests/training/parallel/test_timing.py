@@ -70,8 +70,6 @@ def test_tensor_parallel_moves_the_stream_eight_times_a_layer() -> None:
     moved = (8 * 4 * stream + 2 * 4 * 2048 * 256) / 2  # and the output matrix with its gradient
     found = foretold(slow, tp=2).total - foretold(tp=2).total
     assert found == pytest.approx(8 * moved * 1e-9)
-    copies = foretold(replace(FREE, copied_byte=1e-9), tp=2).total - foretold(tp=2).total
-    assert copies == pytest.approx(8 * 8 * 4 * stream * 1e-9)
 
 
 def test_what_an_axis_costs_besides_comes_with_each_layer_and_pass() -> None:

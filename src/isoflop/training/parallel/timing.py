@@ -171,8 +171,6 @@ def _each_pass(
         pairs = 4 * blocks * stream + outer * parallel.tp
         link = speed.gathered_byte + speed.reduced_byte
         seconds += pairs * _ring(parallel.tp) * link
-        # Positions are no leading axis: each of the messages is put together or taken apart.
-        seconds += 8 * blocks * stream * speed.copied_byte
         seconds += 8 * blocks * max(0, parallel.tp - 2) * speed.hop
     if parallel.pp > 1:
         seconds += 2 * stream / parallel.tp * speed.sent_byte
