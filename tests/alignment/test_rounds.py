@@ -108,10 +108,12 @@ def test_old_rounds_are_removed_but_for_those_a_checkpoint_lies_within(tmp_path:
     source = rounds(fresh(), tmp_path)
     for step in range(14):
         source.batches(step)
-        if step == 8:
-            (tmp_path / "checkpoints" / "step_00000008").mkdir(parents=True)
+        if step == 2:
+            (tmp_path / "checkpoints" / "step_00000002").mkdir(parents=True)
+        if step == 11:  # which is still being written
+            (tmp_path / "checkpoints" / ".step_00000011.77.partial").mkdir()
     kept = sorted(path.stem for path in (tmp_path / FOLDER).iterdir())
-    assert kept == ["step_00000006", "step_00000012"]
+    assert kept == ["step_00000000", "step_00000006", "step_00000012"]
 
 
 def test_divergences_of_whole_answers_have_the_gradient_of_their_name() -> None:

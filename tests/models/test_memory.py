@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from isoflop.models import config as config_module
 from isoflop.models import fused, memory
@@ -13,6 +17,7 @@ from isoflop.models.decoder import Decoder
 from isoflop.models.encoder_decoder import EncoderDecoder
 from isoflop.models.memory import memory_bytes
 from isoflop.models.native import calls
+from isoflop.models.output_loss import linear_cross_entropy
 
 SEQ_LEN, ROWS = 32, 2
 TOKENS = SEQ_LEN * ROWS
@@ -158,3 +163,37 @@ def test_forms_without_fused_attention_leave_more_gaps_among_gradients(config_of
     )
     assert several.gaps == pytest.approx(0.37 * several.total, abs=1)
     assert single.gaps < several.gaps
+
+
+class _Live(TorchDispatchMode):
+    """The most bytes of tensors made here that live at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self._sizes = 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._sizes:
+                    self._sizes[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self._sizes.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self._sizes.values()))
+        return out
+
+
+@pytest.mark.parametrize("rows", [64, 1024], ids=["one part", "four parts"])
+def test_buffers_of_the_native_output_layer_are_foretold_to_two_percent(config_of, rows):
+    if not calls.in_use():
+        pytest.skip("no native library")
+    config = config_of(d_model=64, n_heads=2, n_kv_heads=1, head_dim=32, vocab_size=512)
+    told = memory_bytes(config, micro_batch_tokens=rows, seq_len=SEQ_LEN, native=True).loss
+    x_ND = torch.randn(rows, 64).requires_grad_()
+    weight_VD, label_N = torch.randn(512, 64).requires_grad_(), torch.randint(512, (rows,))
+    with _Live() as live:
+        loss = linear_cross_entropy(x_ND, weight_VD, label_N, ignored=-100)
+    assert loss.requires_grad
+    # The last hidden states were there before.
+    assert told == pytest.approx(live.peak + x_ND.nbytes, rel=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import json
 import math
@@ -12,6 +13,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 
 from isoflop.core.console import SILENT
 from isoflop.models.decoder import Decoder
+from isoflop.training import checkpoint
 from isoflop.training.checkpoint import latest_checkpoint
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import LoopConfig, run
@@ -242,6 +245,28 @@ def test_a_signal_is_honoured_after_the_step_with_a_checkpoint(
         assert torch.equal(ours, theirs)
     events = [(e["event"], e["step"]) for e in rows(tmp_path / "struck", "events.jsonl")]
     assert events == [("started", 0), ("interrupted", 7), ("resumed", 7)]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_leaves_the_one_before(
+    run_loop: Callable[..., Decoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint.save
+    calls, steps = itertools.count(1), list[int]()
+
+    def full(*args: Any, **options: Any) -> None:
+        if next(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*args, **options)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_loop(tmp_path / "run", steps.append, checkpoint_every=4, steps=100)
+    store = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in store.iterdir()] == ["step_00000004"]
+    assert steps[-1] < 99, "it is found out while the run goes on"
+    resumed, whole = (run_loop(tmp_path / name, steps=100) for name in ("run", "whole"))
+    for ours, theirs in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_an_interruption_crosses_processes_whole() -> None:

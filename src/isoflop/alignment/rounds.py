@@ -31,7 +31,7 @@ from isoflop.core.artifact import atomic_file
 from isoflop.core.errors import RunError
 from isoflop.data.loader import shuffled
 from isoflop.models.decoder import Decoder
-from isoflop.training.checkpoint import checkpoints
+from isoflop.training.checkpoint import begun_checkpoints
 
 FOLDER = "rollouts"
 
@@ -327,7 +327,7 @@ class Rounds:
         """Keep the present round and those that a checkpoint lies within."""
         found = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("step_*")}
         needed = {self._policy.began}
-        for step in checkpoints(folder.parent / "checkpoints"):
+        for step in begun_checkpoints(folder.parent / "checkpoints"):
             needed |= {max((began for began in found if began < step), default=0)}
         for began, path in found.items():
             if began not in needed:

@@ -1,7 +1,8 @@
 """Checkpoints of a run: written aside, hashed, renamed; the newest whole one is found again.
 
 The tensors are torch's distributed checkpoint (DCP) by parameter name, so that a checkpoint does
-not remember the layout that wrote it. Not for finished models (`models/convert.py`).
+not remember the layout that wrote it. Not for when they are written, and beside what
+(`checkpoint_writer.py`), nor for finished models (`models/convert.py`).
 """
 
 from __future__ import annotations
@@ -88,43 +89,61 @@ def save_checkpoint(
         OSError: A rank could not write its part; nothing is left of any.
     """
     ranks, final = ranks or Ranks(), checkpoint_path(directory, state.step)
-    if ranks.from_main(final.exists):
-        return final
-    tensors = _tensors(model, optimizer, average)
-    with ExitStack() as building:
-        # The main rank makes the directory, and renames it once all have said that they are done.
-        aside = ranks.from_main(lambda: building.enter_context(build_directory(final)))
-        _write_tensors(tensors, aside, ranks)
+    if not ranks.from_main(final.exists):
+        building, aside = begin_directory(final, ranks)
+        tensors = checkpoint_tensors(model, optimizer, average)
+        write_parts(building, aside, tensors, state, ranks)
+    return final
+
+
+def begin_directory(final: Path, ranks: Ranks) -> tuple[ExitStack, Path]:
+    """Make the directory that becomes `final` once the stack is closed, which the main rank does.
+
+    Raises:
+        OSError: It could not be made.
+    """
+    building = ExitStack()
+    return building, ranks.from_main(lambda: building.enter_context(build_directory(final)))
+
+
+def write_parts(
+    building: ExitStack, aside: Path, tensors: dict[str, Any], state: LoopState, ranks: Ranks
+) -> None:
+    """Write this rank's part of the tensors into `aside`, and on the main rank the record of all.
+
+    Raises:
+        OSError: One of the ranks could not; the same on all of them, and nothing is left.
+    """
+    with building:
+        try:
+            save(
+                tensors,
+                checkpoint_id=aside,
+                no_dist=ranks.mesh is None,
+                process_group=ranks.group,
+            )
+        except CheckpointException as error:
+            raise _cause(error) from None
         own = sorted(aside.glob(f"__{ranks.rank}_*"))
-        hashes = ranks.gathered({p.name: sha256_file(p) for p in own})
-        if ranks.is_main:
+        hashes = ranks.gathered(ranks.together(lambda: {p.name: sha256_file(p) for p in own}))
+
+        def finish() -> None:
             files = {p.name: sha256_file(p) for p in aside.glob(".*")}
             files |= {name: value for part in hashes for name, value in part.items()}
             content = {"files": dict(sorted(files.items())), "loop": asdict(state)}
             signed = {"format": FORMAT, "sha256": sha256_json(content), **content}
             write_json(aside / STATE, signed)
-    ranks.from_main(lambda: None)  # the directory has its name when the others go on
-    return final
+            building.close()  # the directory gets its name: all parts are on disk
+
+        ranks.from_main(finish)
 
 
-def _write_tensors(tensors: dict[str, Any], aside: Path, ranks: Ranks) -> None:
-    """This rank's part of the tensors, by DCP.
-
-    Raises:
-        OSError: A rank could not write; the same on all of them.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        try:
-            save(tensors, checkpoint_id=aside, no_dist=ranks.mesh is None)
-        except CheckpointException as error:
-            raise _cause(error) from None
-
-
-def _tensors(
+def checkpoint_tensors(
     model: nn.Module, optimizer: Optimizer, average: WeightAverage | None
 ) -> dict[str, Any]:
     """What DCP writes and fills: tensors by the names of parameters."""
+    # For good: filters are the process's, and a thread may be writing.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     weights, moments = get_state_dict(model, optimizer, options=BY_NAME)
     tensors: dict[str, Any] = {"model": weights, "optimizer": moments}
     return tensors | ({} if average is None else {"average": average.weights})
@@ -147,10 +166,8 @@ def load_checkpoint(
     """
     ranks = ranks or Ranks()
     record = ranks.together(lambda: _checked(path, ranks))
-    tensors = _tensors(model, optimizer, average)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        load(tensors, checkpoint_id=path, no_dist=ranks.mesh is None)
+    tensors = checkpoint_tensors(model, optimizer, average)
+    load(tensors, checkpoint_id=path, no_dist=ranks.mesh is None)
     set_state_dict(
         model,
         optimizer,
@@ -214,17 +231,26 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
-    """The whole checkpoint with the most steps, or None."""
+    """The whole checkpoint with the most steps, or None; half-written ones, which a killed process
+    has left, are removed."""
+    for leftover in directory.glob(".step_*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
     found = checkpoints(directory)
     return found[max(found)] if found else None
 
 
 def checkpoints(directory: Path) -> dict[int, Path]:
-    """Whole checkpoints by step; half-written ones of a killed process are removed."""
-    for leftover in directory.glob(".step_*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Whole checkpoints by step."""
     names = {path: re.fullmatch(r"step_(\d+)", path.name) for path in directory.glob("step_*")}
     return {int(match[1]): path for path, match in names.items() if match}
+
+
+def begun_checkpoints(directory: Path) -> set[int]:
+    """Steps of checkpoints that are whole or being written."""
+    # In this order: one that is finished in between is among the whole ones.
+    names = [path.name for path in directory.glob(".step_*.partial")]
+    writing = [re.match(r"\.step_(\d+)\.", name) for name in names]
+    return {int(match[1]) for match in writing if match} | set(checkpoints(directory))
 
 
 def remove_checkpoints(directory: Path, *, keep: set[int]) -> None:

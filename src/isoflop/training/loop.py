@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic
 
@@ -23,8 +24,8 @@ from isoflop.training.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     remove_checkpoints,
-    save_checkpoint,
 )
+from isoflop.training.checkpoint_writer import CheckpointWriter
 from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
@@ -44,6 +45,9 @@ from isoflop.training.step import (
     evaluate,
 )
 from isoflop.training.stops import Diverged, EarlyStop, Interrupted, not_finite
+
+FAILED = 1 << 16
+"""What a rank tells the others whose checkpoint could not be written; beyond every signal."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,21 @@ def run(
         EarlyStop: The forecast said that going on is not worth it.
         Diverged: Steps were left out and checkpoints taken up again, to no avail.
         Interrupted: SIGTERM or SIGINT came; a checkpoint was written first.
+        OSError: A checkpoint could not be written; at most one step is taken after it is known.
     """
     loop = _Loop(model, optimizer, task, config, directory, progress, branch_from)
-    try:
-        with stop_signals() as stop:
-            while loop.state.step < config.steps:
-                loop.step(learning_rate(loop.state.tokens))
-                if number := config.ranks.largest(stop.signal_number or 0):
+    # A signal is a request until the last word is written down.
+    with stop_signals() as stop, closing(loop.log), closing(loop.writer):
+        while loop.state.step < config.steps:
+            loop.step(learning_rate(loop.state.tokens))
+            own = FAILED if loop.writer.failed else stop.signal_number or 0
+            if number := config.ranks.largest(own):
+                if number != FAILED:
                     loop.checkpoint()
-                    loop.event("interrupted", signal=number)
-                    raise Interrupted(number)
+                loop.writer.wait()
+                loop.event("interrupted", signal=number)
+                raise Interrupted(number)
         loop.finish()
-    finally:
-        loop.log.close()
     return loop.state
 
 
@@ -148,6 +154,7 @@ class _Loop(Generic[ModelT, BatchT]):
         self.log = open_log(
             directory, ranks.rank, tensorboard=config.tensorboard, start_step=self.state.step
         )
+        self.writer = CheckpointWriter(self._store, ranks)
         precision = config.precision
         self.event(
             "resumed" if self.state.step else "started",
@@ -235,21 +242,23 @@ class _Loop(Generic[ModelT, BatchT]):
             self.event(sign.event, what=sign.what, value=sign.value)
 
     def checkpoint(self) -> None:
-        """Write one, and remove those that are neither to be kept nor to be gone back to."""
-        state, ranks = replace(self.state, log_bytes=self.log.sync()), self._config.ranks
-        ranks.at(state.step, "checkpoint")
-        save_checkpoint(self._store, self._model, self._optimizer, state, self._average, ranks)
-        if not ranks.is_main:
-            return
-        keep = {state.step} | self._config.keep_checkpoints_at
-        earlier = [step for step in checkpoints(self._store) if step not in keep]
-        if earlier and state.step < self._config.steps:
+        """Begin to write one."""
+        state = replace(self.state, log_bytes=self.log.sync())
+        self._config.ranks.at(state.step, "checkpoint")
+        then = partial(self._remove_old, state.step)
+        self.writer.begin(self._model, self._optimizer, state, self._average, then)
+
+    def _remove_old(self, newest: int) -> None:
+        """Remove the checkpoints that are neither to be kept nor to be gone back to."""
+        keep = {newest} | self._config.keep_checkpoints_at
+        if newest < self._config.steps:
             # The newest may hold the weights that a bad step has spoilt unnoticed.
-            keep.add(max(earlier))
+            keep |= {max(checkpoints(self._store).keys() - keep, default=newest)}
         remove_checkpoints(self._store, keep=keep)
 
     def finish(self) -> None:
-        """Leave the model with the weights to be exported."""
+        """Leave the model with the weights to be exported, and the last checkpoint on disk."""
+        self.writer.wait()
         if self._average is not None:
             self._average.swap()
 
@@ -284,6 +293,7 @@ class _Loop(Generic[ModelT, BatchT]):
             Diverged: There is none, or that was tried often enough.
         """
         ranks, before = self._config.ranks, self.state
+        self.writer.wait()
         found = ranks.from_main(lambda: checkpoints(self._store))
         if not found or not self._guard.may_go_back:
             tried = self._guard.state.rollbacks
@@ -328,6 +338,7 @@ class _Loop(Generic[ModelT, BatchT]):
         self.event("stopped early" if outlook.stop else "would stop", what=what)
         if outlook.stop:
             self.checkpoint()
+            self.writer.wait()
             raise EarlyStop(
                 f"stopped early: {what}",
                 where=f"step {step}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,12 @@ from isoflop.core.process import keep_freed_buffers
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import initialise
 from isoflop.training.batches import open_data
-from isoflop.training.checkpoint import LoopState, save_checkpoint
+from isoflop.training.checkpoint import LoopState
+from isoflop.training.checkpoint_writer import CheckpointWriter
 from isoflop.training.execution import arrange, choose_kernels
 from isoflop.training.metrics import RunLog
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.precision import choose_precision
 from isoflop.training.pretrain import next_token_task
 from isoflop.training.recipe import TrainRecipe
@@ -57,11 +60,15 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     arrange(model, recipe.train, precision, one_pass(model, task, precision))
     optimizer = build_optimizer(model, recipe.optimizer)
     times: list[float] = []
-    while len(times) < warmup_steps + 5 or sum(times) < seconds:
-        began = time.perf_counter()
+
+    def step() -> None:
         # A learning rate of zero: the weights, and with them the cost of a sample, stay typical.
         compute_gradient(model, task, len(times), recipe.optimizer.clip_norm, precision)
         apply_gradient(optimizer, 0.0)
+
+    while len(times) < warmup_steps + 5 or sum(times) < seconds:
+        began = time.perf_counter()
+        step()
         times.append(time.perf_counter() - began)
     with torch.no_grad(), precision.autocast():
         began = time.perf_counter()
@@ -69,7 +76,7 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
         evaluated = time.perf_counter()
         task.samples(model)
         sampled = time.perf_counter()
-    _write_once(recipe, model, optimizer)
+    _write_beside(step, recipe, model, optimizer)
     scale = recipe.train.eval_tokens / eval_tokens
     return Probe(
         # The mean, since the run will meet the slow steps too; a median would be too hopeful.
@@ -79,9 +86,15 @@ def probe(recipe: TrainRecipe, seconds: float = 2.0, warmup_steps: int = 3) -> P
     )
 
 
-def _write_once(recipe: TrainRecipe, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
-    """Open the logs and write a checkpoint as a run does: both hold memory of their own."""
-    state = LoopState()
+def _write_beside(
+    step: Callable[[], None], recipe: TrainRecipe, model: Decoder, optimizer: torch.optim.Optimizer
+) -> None:
+    """Open the logs, and take a step while a checkpoint is written, as a run does: both hold
+    memory of their own."""
     with TemporaryDirectory() as directory:
         RunLog(Path(directory), tensorboard=recipe.train.tensorboard, start_step=0).close()
-        save_checkpoint(Path(directory), model, optimizer, state)
+        writer = CheckpointWriter(Path(directory), Ranks())
+        writer.begin(model, optimizer, LoopState(), None, lambda: None)
+        step()
+        writer.wait()
+        writer.close()

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from isoflop.models.config import ExpertsConfig
+from isoflop.models.config import DecoderConfig, ExpertsConfig
+from isoflop.models.decoder import Decoder
 from isoflop.models.documents import DocumentMask
+from isoflop.models.initialise import initialise
 from isoflop.models.layers import RotaryPositions, causal_attention
-from isoflop.models.moe import MixtureOfExperts, auxiliary_loss
+from isoflop.models.moe import Experts, MixtureOfExperts, auxiliary_loss
+from isoflop.training.checkpoint import LoopState
+from isoflop.training.checkpoint_writer import CheckpointWriter
+from isoflop.training.objectives import next_token_loss
+from isoflop.training.optimizer_recipe import OptimizerConfig
+from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.apply import apply_layout
 from isoflop.training.parallel.context import Context
-from isoflop.training.parallel.experts import deal_experts
+from isoflop.training.parallel.experts import ExpertsOfRanks, deal_experts
 from isoflop.training.parallel.ranks import processes
 from isoflop.training.parallel.recipe import ParallelConfig
+from isoflop.training.step import Task
 
 
 def ring_attention(ranks: int) -> float:
@@ -77,6 +90,24 @@ def dealt_experts(ranks: int, top_k: int) -> float:
     return max(found)
 
 
+def one_token_for_the_second_rank() -> float:
+    """The largest difference of dealt experts to all of them on one rank, in float32, where a
+    single row travels."""
+    draw = torch.Generator().manual_seed(5)
+    alone = Experts(8, ExpertsConfig(n_experts=2, top_k=1, d_expert=8))
+    with torch.no_grad():
+        for parameter in alone.parameters():
+            parameter.normal_(0, 0.5, generator=draw)
+    x_ND, share_NX = torch.randn(4, 8, generator=draw), torch.ones(4, 1)
+    with processes(ParallelConfig(fsdp=2, ep=2)) as here:
+        assert here.fine is not None
+        dealt = ExpertsOfRanks(alone, here.fine["ep"])
+        index_NX = torch.tensor([[0], [0], [0], [1 if here.rank == 0 else 0]])
+        found = dealt(x_ND, index_NX, share_NX) - alone(x_ND, index_NX, share_NX)
+        found.sum().backward()
+    return float(found.abs().max())
+
+
 def _loss(module: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
     out_BTD, routing = module(x_BTD)
     loss = F.softplus(out_BTD).sum() + auxiliary_loss([routing], ExpertsConfig(4, 1, 6))
@@ -92,3 +123,29 @@ def hanging_rank() -> None:
             here.at(7, "nap")
             time.sleep(5)
         here.summed([1.0])
+
+
+def full_disk(directory: Path) -> None:
+    """Two checkpoints of two ranks; at the second one the disk of the second rank is full."""
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with processes(ParallelConfig(fsdp=2)) as here:
+        model = Decoder(DecoderConfig(61, 32, 2, 2, 1, 16, 48, 16))
+        initialise(model, 0)
+        task: Task[Any, Any] = Task(lambda _: [], next_token_loss, lambda _: {}, lambda _: ())
+        apply_layout(model, task, here)
+        optimizer = build_optimizer(model, OptimizerConfig())
+        writer = CheckpointWriter(directory, here)
+        writer.begin(model, optimizer, LoopState(step=1), None, lambda: None)
+        writer.wait()
+        if here.rank == 1:
+            os.fsync = full
+        writer.begin(model, optimizer, LoopState(step=2), None, lambda: None)
+        try:
+            writer.wait()
+        finally:
+            os.fsync = sync
+            writer.close()

@@ -37,9 +37,26 @@ def test_what_is_sharded_shrinks_with_the_ranks_and_the_rest_stays() -> None:
     )  # fmt: skip
 
 
-def test_axes_that_are_not_counted_are_refused() -> None:
-    with pytest.raises(ValueError, match="not for tp"):
-        foretold(tp=2)
+def test_tensor_parallel_cuts_weights_and_what_lies_between_its_messages() -> None:
+    one, two, four = (foretold(tp=tp) for tp in (1, 2, 4))
+    for part in ("parameters", "gradients", "optimizer"):
+        assert getattr(one, part) == pytest.approx(2 * getattr(two, part), rel=0.01)
+    # What projections read is gathered: it does not shrink with the ranks.
+    gathered = 4 * 256 * SHAPE.n_layers * 2 * SHAPE.d_model
+    assert two.activations - gathered > 1.8 * (four.activations - gathered)
+    assert two.gathered == 0
+
+
+def test_context_parallel_shares_weights_as_sharding_does_and_keeps_its_own_positions() -> None:
+    cut, sharded = foretold(cp=2), foretold(fsdp=2)
+    for part in ("parameters", "gathered", "gradients", "optimizer"):
+        assert getattr(cut, part) == getattr(sharded, part)
+    assert foretold(cp=4).activations == pytest.approx(cut.activations / 2, rel=0.02)
+
+
+def test_stages_of_several_pieces_are_refused() -> None:
+    with pytest.raises(ValueError, match="stages of one piece"):
+        foretold(pp=2, interleave=2)
 
 
 @pytest.mark.slow

@@ -63,7 +63,9 @@ class ExpertsOfRanks(nn.Module):
         order_R = expert_R.argsort(stable=True)
         counts_e = came_E.view(ranks, -1).sum(0)
         x_RD, share_R = torch.split(rows_R.index_select(0, order_R), [x_ND.shape[1], 1], dim=1)
-        out_RD = expert_products(x_RD.contiguous(), self._weights(), counts_e, share_R)
+        # Copied also where it is a single row, whose stride would still be that of the wider rows.
+        x_RD = x_RD.clone(memory_format=torch.contiguous_format)
+        out_RD = expert_products(x_RD, self._weights(), counts_e, share_R)
         out_MD = _exchange(out_RD.index_select(0, _inverse(order_R)), came, sent, group)
         return out_MD.index_select(0, _inverse(order_M)).view(*index_NX.shape, -1).sum(1)
 

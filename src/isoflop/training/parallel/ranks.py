@@ -6,10 +6,11 @@ Not for how a model is cut (`apply.py`). A run of one process has `Ranks()`, whi
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -51,6 +52,8 @@ class Ranks:
     """The same with `SHARD` in place of `shard`, where that is made of several."""
     watch: Watch | None = None
     """Where each one stands."""
+    group: dist.ProcessGroup | None = None
+    """What they speak to each other by; torch's own group where None."""
 
     @property
     def is_main(self) -> bool:
@@ -66,6 +69,14 @@ class Ranks:
         """Tell the others where this one is, should they wait for it."""
         if self.watch is not None:
             self.watch.at(step, doing)
+
+    def beside(self) -> Ranks:
+        """The same ranks for another thread of each, whose messages do not cross those of this one;
+        all of them ask for it together."""
+        if self.mesh is None:
+            return self
+        patience = timedelta(seconds=self.parallel.patience_seconds)
+        return replace(self, group=dist.new_group(backend="gloo", timeout=patience), watch=None)
 
     def shares(self, batches: Sequence[T]) -> list[tuple[T, bool]]:
         """This rank's part of a global batch, micro-batch by micro-batch: neighbouring ones.
@@ -91,7 +102,7 @@ class Ranks:
         if self.mesh is None:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         found: list[float] = total.tolist()
         return found
 
@@ -100,7 +111,7 @@ class Ranks:
         if self.mesh is None:
             return value
         found = torch.tensor(value)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
         return int(found.item())
 
     def slowest(self, seconds: float) -> dict[str, float]:
@@ -121,7 +132,7 @@ class Ranks:
         if self.mesh is None:
             return [value]
         found: list[T] = [value] * self.size
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
 
     def together(self, act: Callable[[], T]) -> T:
@@ -147,7 +158,8 @@ class Ranks:
         if self.mesh is None:
             return act()
         said = [_attempt(act) if self.is_main else (None, None)]
-        dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+        cpu = torch.device("cpu")
+        dist.broadcast_object_list(said, src=0, group=self.group, device=cpu)
         value, error = said[0]
         if error is not None:
             raise error
@@ -198,6 +210,9 @@ def processes(parallel: ParallelConfig) -> Iterator[Ranks]:
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         yield replace(_laid_out(parallel, "cuda" if on_gpu else "cpu", patience), watch=watch)
     except RuntimeError as error:
+        with suppress(ValueError):  # not the main thread, which alone has handlers
+            # Torchrun ends the others as soon as one is lost; this one ends, once it has said why.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if is_timeout(error):
             raise watch.hung(error, patience.total_seconds()) from error
         if not is_of_ranks(error):
