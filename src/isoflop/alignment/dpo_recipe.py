@@ -141,6 +141,9 @@ class RewardConfig:
     """Pull of each pair's scores towards a mean of 0 (Eisenstein et al. 2023)."""
     use_margins: bool = True
     """Ask for as much difference as a row's `margin` says (Touvron et al. 2023)."""
+    label_noise: float = 0.0
+    """Share of the labels known to be wrong: one less it is the most that a reward model can be
+    right about, and what is promised after a third of the run ends there."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,8 @@ class RewardRecipe(PairRecipe):
         """What is impossible in `[reward]`."""
         if self.reward.centring < 0:
             yield f"reward.centring = {self.reward.centring} must not be negative"
+        if not 0 <= self.reward.label_noise < 0.5:
+            yield f"reward.label_noise = {self.reward.label_noise} is outside [0, 0.5)"
 
 
 def _problems(recipe: PairRecipe) -> Iterator[str]:

@@ -31,11 +31,12 @@ class PromptData:
 class RewardTerm:
     """One part of the reward (a `[[rewards]]` table); the reward is their sum."""
 
-    kind: Literal["exact", "regex", "length", "model"]
+    kind: Literal["exact", "regex", "length", "model", "chance"]
     """exact: 1 where the final answer is the row's, else 0 (its `verifier`, a pattern, or its
     `tests`, run in a sandbox with the answer as the program, where it has no answer); regex: 1
     where the whole text fits `pattern`; length: how far the answer exceeds `tokens`, as a share of
-    it, negative; model: the score of a reward model."""
+    it, negative; model: the score of a reward model; chance: 0 or 1 as a coin falls, whatever the
+    answer, for a control that can teach nothing."""
     weight: float = 1.0
     """Factor of this term."""
     pattern: str | None = None

@@ -22,7 +22,7 @@ from isoflop.alignment.rewards import reward_of
 from isoflop.alignment.rounds import Policy, Question, Setting
 from isoflop.alignment.run import in_directory, loop_config, rate_over
 from isoflop.alignment.save import save_chat_model
-from isoflop.core.console import SILENT, Progress
+from isoflop.core.console import SILENT, Progress, warn
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.instruct import InstructSet, SplitName, open_set
@@ -55,6 +55,8 @@ class PolicyResult:
     """And after."""
     kl: float | None
     """Divergence from the reference in the last round, nats per answer; None without a pull."""
+    reward_hacked: bool
+    """Whether held-out answers earn more while fewer of them are right than before."""
     seconds: float
     peak_memory_bytes: int
 
@@ -104,12 +106,13 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     step_tokens = positions * answers // rollouts.minibatches
     rate = recipe.ppo.critic_rate if isinstance(recipe, PpoRecipe) else 1.0
     foretell(recipe, setting, out)
+    before = greedy_scores(setting.reference, setting, rollouts.max_new_tokens)
     progress.start(out.name, steps * step_tokens, "tokens")
     state = run(
         policy,
         policy_optimizer(policy, recipe.optimizer, rate),
         rate_over(recipe.optimizer, steps, step_tokens),
-        policy_task(recipe, setting, policy, out),
+        policy_task(recipe, setting, policy, out, before),
         loop_config(
             train, recipe.optimizer, recipe.guard, model.config, steps, step_tokens, positions
         ),
@@ -119,8 +122,12 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     last = json.loads((out / "evals.jsonl").read_text().splitlines()[-1])
     save_chat_model(model, out / "model", recipe.model.path, chat, recipe.data.set)
     settle(out)
-    before = greedy_scores(setting.reference, setting, rollouts.max_new_tokens)
-    scored = bool(before)
+    scored, hacked = bool(before), bool(last.get("reward_hacked", False))
+    if hacked:
+        warn(
+            "the reward rose while fewer held-out answers are right: the policy has found what the "
+            f"reward likes in place of what it stands for ({out / 'evals.jsonl'})"
+        )
     if "exact_match" in before:
         progress.finish(f"right {before['exact_match']:.1%} → {last['exact_match']:.1%}")
     else:
@@ -137,6 +144,7 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
         reward_start=before.get("held_out_reward"),
         reward=last.get("held_out_reward") if scored else None,
         kl=last.get("kl") if recipe.kl.coef else None,
+        reward_hacked=hacked,
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )
@@ -172,6 +180,7 @@ def open_setting(recipe: GrpoRecipe | PpoRecipe, chat: Chat, reference: Decoder)
         stop_ids=(chat.stop_id, chat.tokenizer.eos_id),
         reference=reference,
         held_out=_questions(rows, "held_out", chat, limit, recipe.train.eval_answers),
+        watched=any(term.kind != "exact" for term in recipe.rewards),
     )
 
 

@@ -25,5 +25,7 @@ def policy_lines(result: Mapping[str, Any]) -> str:
         lines.append(f"held-out reward: {result['reward_start']:.4f} → {result['reward']:.4f}")
     if result["kl"] is not None:
         lines.append(f"divergence from the reference: {result['kl']:.3f} nats per answer")
+    if result["reward_hacked"]:
+        lines.append("REWARD HACKED: it earns more while fewer of its answers are right")
     lines.append(f"model: {result['run']}/model")
     return "\n".join(lines)
