@@ -33,6 +33,8 @@ class DpoConfig:
     """sigmoid: DPO (Rafailov et al. 2023); ipo (Azar et al. 2024), whose τ is beta; hinge (Zhao et
     al. 2023); simpo, without a reference (Meng et al. 2024); kto, on single answers (Ethayarajh et
     al. 2024)."""
+    reference: Path | None = None
+    """The model directory of the reference; the model it starts from when not given."""
     beta: float = 0.1
     """Size of the implicit reward per nat of log(π/π_ref)."""
     label_smoothing: float = 0.0

@@ -31,7 +31,7 @@ from isoflop.core.artifact import (
     write_json,
 )
 from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.errors import DataError
+from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters
@@ -82,6 +82,8 @@ def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
         DataError: The set has no pairs that can be used.
     """
     inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
+    if recipe.dpo.reference is not None:
+        inputs.append((recipe.dpo.reference, "model"))
     train = recipe.train
     with processes(recipe.parallel) as ranks:
         mine = progress if ranks.is_main else SILENT
@@ -192,8 +194,9 @@ def _reference(
 ) -> list[Tensor]:
     """log π_ref of all answers, computed once and kept in the run directory with its hash."""
     ids = [torch.cat((some.start_B, some.lengths_B)).tolist() for some in rows]
+    origin = recipe.dpo.reference or recipe.model.path
     about = {
-        "model": sha256_file(recipe.model.path / MANIFEST),
+        "model": sha256_file(origin / MANIFEST),
         "set": sha256_file(recipe.data.set / MANIFEST),
         "template": chat.template,
         "rows": ids,
@@ -204,7 +207,14 @@ def _reference(
         if told == {"key": key, "sha256": sha256_file(path)}:
             held = safetensors.torch.load_file(path)
             return [held[name] for name in sorted(held)]
-    reference = deepcopy(model).requires_grad_(False)
+    given = recipe.dpo.reference
+    reference = (deepcopy(model) if given is None else load_decoder(given)).requires_grad_(False)
+    if reference.config.vocab_size != model.config.vocab_size:
+        raise RecipeError(
+            "the reference has another vocabulary than the model",
+            where=str(given),
+            fix="Take one with the same tokenizer",
+        )
     size = 2 * recipe.train.micro_batch_pairs
     found = [reference_logprobs(reference, some, size) for some in rows]
     tensors = {f"{number}": logprobs for number, logprobs in enumerate(found)}

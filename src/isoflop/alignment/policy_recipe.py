@@ -6,7 +6,7 @@ The attribute docstrings are the command line's help.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -271,12 +271,17 @@ def _problems(recipe: PolicyRecipe) -> Iterator[str]:
         yield "kl.target needs to be positive, and a positive kl.coef to begin with"
     if kl.horizon < 1:
         yield f"kl.horizon = {kl.horizon} must be at least 1"
-    if not recipe.rewards:
-        yield "give at least one [[rewards]] table"
-    for number, term in enumerate(recipe.rewards):
-        yield from (f"rewards[{number}]: {problem}" for problem in _term_problems(term))
+    yield from reward_problems(recipe.rewards)
     yield from optimizer_problems(recipe.optimizer)
     yield from guard_problems(recipe.guard)
+
+
+def reward_problems(terms: Sequence[RewardTerm]) -> Iterator[str]:
+    """What is impossible in `[[rewards]]`, one phrase each."""
+    if not terms:
+        yield "give at least one [[rewards]] table"
+    for number, term in enumerate(terms):
+        yield from (f"rewards[{number}]: {problem}" for problem in _term_problems(term))
 
 
 def _term_problems(term: RewardTerm) -> Iterator[str]:

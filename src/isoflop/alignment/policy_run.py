@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.policy_forecast import foretell, settle
-from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe
+from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe, RewardTerm
 from isoflop.alignment.policy_task import (
     greedy_scores,
     policy_optimizer,
@@ -97,7 +98,15 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     rollouts, train = recipe.rollouts, recipe.train
     model = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
-    setting = open_setting(recipe, chat, deepcopy(model).requires_grad_(False))
+    reference = deepcopy(model).requires_grad_(False)
+    setting = open_setting(
+        recipe.data.set,
+        recipe.rewards,
+        rollouts.max_new_tokens,
+        train.eval_answers,
+        chat,
+        reference,
+    )
     critic = _critic(recipe, model) if isinstance(recipe, PpoRecipe) else None
     policy = Policy(model, critic, recipe.kl.coef).train()
     steps = steps_of(recipe)
@@ -150,37 +159,48 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
     )
 
 
-def open_setting(recipe: GrpoRecipe | PpoRecipe, chat: Chat, reference: Decoder) -> Setting:
-    """What a recipe's policy learns in.
+def open_setting(
+    directory: Path,
+    rewards: Sequence[RewardTerm],
+    max_new_tokens: int,
+    eval_answers: int,
+    chat: Chat,
+    reference: Decoder,
+) -> Setting:
+    """What a policy learns in.
+
+    Args:
+        directory: The instruction set.
+        eval_answers: Most held-out prompts.
 
     Raises:
         ArtifactError: The set or a reward model cannot be used.
         DataError: There are no verifiable rows, or prompts leave no room for an answer.
         RecipeError: A reward model has another vocabulary.
     """
-    rows = open_set(recipe.data.set)
-    limit = reference.config.max_seq_len - recipe.rollouts.max_new_tokens + 1
+    rows = open_set(directory)
+    limit = reference.config.max_seq_len - max_new_tokens + 1
     if limit < 1:
         raise RecipeError(
-            f"rollouts.max_new_tokens = {recipe.rollouts.max_new_tokens} exceeds the model's "
-            f"context of {reference.config.max_seq_len}",
+            f"max_new_tokens = {max_new_tokens} exceeds the model's context of "
+            f"{reference.config.max_seq_len}",
             where="recipe",
         )
     train = _questions(rows, "train", chat, limit, None)
     if not train:
         raise DataError(
             "the set has no verifiable rows to answer",
-            where=str(recipe.data.set),
+            where=str(directory),
             fix="Give rows with `prompt` and `answer`, `verifier` or `tests`",
         )
     return Setting(
         questions=train,
-        reward=reward_of(recipe.rewards, reference.config.vocab_size),
+        reward=reward_of(rewards, reference.config.vocab_size),
         decode=chat.decode,
         stop_ids=(chat.stop_id, chat.tokenizer.eos_id),
         reference=reference,
-        held_out=_questions(rows, "held_out", chat, limit, recipe.train.eval_answers),
-        watched=any(term.kind != "exact" for term in recipe.rewards),
+        held_out=_questions(rows, "held_out", chat, limit, eval_answers),
+        watched=any(term.kind != "exact" for term in rewards),
     )
 
 
@@ -192,10 +212,10 @@ def _questions(
         ids = tuple(chat.prompt_ids(prompt_messages(row)))
         if len(ids) > limit:
             raise DataError(
-                f"the prompt has {len(ids)} tokens, and with rollouts.max_new_tokens only {limit} "
+                f"the prompt has {len(ids)} tokens, and with max_new_tokens only {limit} "
                 "fit the model's context",
                 where=f"{rows.directory}, verifiable row {line} of {split}",
-                fix="Leave it out, or shorten rollouts.max_new_tokens",
+                fix="Leave it out, or shorten max_new_tokens",
             )
         found.append(Question(ids, row))
     return tuple(found)

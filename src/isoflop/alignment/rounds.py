@@ -218,7 +218,11 @@ def draw_round(policy: Policy, setting: Setting, recipe: PolicyRecipe, number: i
 
 
 def attempts_at(
-    setting: Setting, questions: Sequence[Question], answers: Sequence[Answer], seed: int, round_: int
+    setting: Setting,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    seed: int,
+    round_: int,
 ) -> list[Attempt]:
     """A round's answers to be judged, as many in a row to each question."""
     draw = torch.Generator().manual_seed(round_seed(seed, round_, "luck"))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -27,7 +28,7 @@ from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
 
-R = TypeVar("R")
+R = TypeVar("R", bound="Finished")
 _MADE_BY = {
     "instruct": "data instruct",
     "model": "train",
@@ -35,6 +36,12 @@ _MADE_BY = {
     "shards": "tokenize",
 }
 """Kind of artifact → the command that makes it."""
+
+
+class Finished(Protocol):
+    """What a run came to: a dataclass of values that JSON has, but for its field `run`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Logged(Protocol):
@@ -93,7 +100,7 @@ def in_directory(
             keep_freed_buffers()
             result = work()
             if ranks.is_main:
-                write_json(finished, {**vars(result), "run": out.name})
+                write_json(finished, {**asdict(result), "run": out.name})
         if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come between the two
             seal_for(out, to_dict(recipe), read, seed)
         return result

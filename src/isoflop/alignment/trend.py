@@ -1,4 +1,4 @@
-"""Where a run that climbs will end, told from its beginning; not from the reference (`forecast.py`).
+"""Where a run that climbs will end, told from its beginning; not before it (`forecast.py`).
 
 Both laws are of the literature: rewards rise as a sigmoid in the logarithm of the rounds, and what
 a proxy's reward was to stand for bends down as the policy leaves the reference.
