@@ -23,6 +23,9 @@ class PreferenceData:
 
     set: Path
     """A directory made by `isoflop data instruct`, with preference rows."""
+    text: Path | None = None
+    """Shards of text the model was trained on (`isoflop tokenize`), whose bits per byte are told
+    before and after: what the run cost; not told when not given."""
 
 
 @dataclass(frozen=True)

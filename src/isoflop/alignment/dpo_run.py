@@ -20,6 +20,7 @@ from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.dpo import PairBatch, dpo_task, reference_logprobs, steps_for
 from isoflop.alignment.dpo_recipe import DpoRecipe
 from isoflop.alignment.pairs import Rated, answers_of, open_pairs, open_rated
+from isoflop.alignment.replay import text_cost
 from isoflop.alignment.run import in_directory, loop_config, rate_over
 from isoflop.alignment.save import save_chat_model
 from isoflop.core.artifact import (
@@ -62,6 +63,10 @@ class DpoResult:
     """Share of held-out pairs whose chosen answer has the larger implicit reward."""
     margin: float | None
     """Mean implicit reward of chosen less rejected, held out."""
+    bits_per_byte_before: float | None
+    """Of held-out text of `data.text` by the model it started from; None without it."""
+    bits_per_byte: float | None
+    """Of the same text by what it became."""
     seconds: float
     peak_memory_bytes: int
 
@@ -82,6 +87,8 @@ def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
         DataError: The set has no pairs that can be used.
     """
     inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
+    if recipe.data.text is not None:
+        inputs.append((recipe.data.text, "shards"))
     if recipe.dpo.reference is not None:
         inputs.append((recipe.dpo.reference, "model"))
     train = recipe.train
@@ -101,6 +108,8 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
     if data.left_out and ranks.is_main:
         warn(f"left out: {data.left_out} pairs that are too long or the same in ids")
     rows, count = data.train.rows, data.train.n_valid
+    text, start = recipe.data.text, recipe.model.path
+    before = None if text is None else text_cost(model, text, start)
     steps = steps_for(train.epochs, count, train.batch_pairs)
     positions = rows.ids_BT.shape[1]
     step_tokens = 2 * train.batch_pairs * positions
@@ -140,6 +149,8 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
         loss=score.get("loss"),
         accuracy=score.get("accuracy"),
         margin=score.get("margin"),
+        bits_per_byte_before=before,
+        bits_per_byte=None if text is None else ranks.from_main(lambda: text_cost(whole, text, start)),
         seconds=ranks.from_main(lambda: state.seconds),
         peak_memory_bytes=ranks.largest(peak_memory_bytes()),
     )

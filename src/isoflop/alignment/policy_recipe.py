@@ -25,6 +25,9 @@ class PromptData:
 
     set: Path
     """A directory made by `isoflop data instruct`, with verifiable rows."""
+    text: Path | None = None
+    """Shards of text the model was trained on (`isoflop tokenize`), whose bits per byte are told
+    before and after: what the run cost; not told when not given."""
 
 
 @dataclass(frozen=True)

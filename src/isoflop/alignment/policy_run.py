@@ -18,6 +18,7 @@ from isoflop.alignment.policy_task import (
     policy_task,
     steps_of,
 )
+from isoflop.alignment.replay import text_cost
 from isoflop.alignment.reward_model import KIND, RewardModel, load_reward_model
 from isoflop.alignment.rewards import reward_of
 from isoflop.alignment.rounds import Policy, Question, Setting
@@ -58,6 +59,10 @@ class PolicyResult:
     """Divergence from the reference in the last round, nats per answer; None without a pull."""
     reward_hacked: bool
     """Whether held-out answers earn more while fewer of them are right than before."""
+    bits_per_byte_before: float | None
+    """Of held-out text of `data.text` by the model it started from; None without it."""
+    bits_per_byte: float | None
+    """Of the same text by what it became."""
     seconds: float
     peak_memory_bytes: int
 
@@ -85,6 +90,8 @@ def ppo(recipe: PpoRecipe, out: Path, progress: Progress = SILENT) -> PolicyResu
 def _run(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> PolicyResult:
     inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
     inputs += [(term.path, KIND) for term in recipe.rewards if term.path is not None]
+    if recipe.data.text is not None:
+        inputs.append((recipe.data.text, "shards"))
     if isinstance(recipe, PpoRecipe) and recipe.ppo.critic is not None:
         inputs.append((recipe.ppo.critic, KIND))
     train = recipe.train
@@ -141,6 +148,11 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
         progress.finish(f"right {before['exact_match']:.1%} → {last['exact_match']:.1%}")
     else:
         progress.finish()
+
+    def cost(asked: Decoder) -> float | None:
+        text = recipe.data.text
+        return None if text is None else text_cost(asked, text, recipe.model.path)
+
     return PolicyResult(
         run=out,
         params_total=count_parameters(model.config).params_total,
@@ -154,6 +166,8 @@ def _train(recipe: GrpoRecipe | PpoRecipe, out: Path, progress: Progress) -> Pol
         reward=last.get("held_out_reward") if scored else None,
         kl=last.get("kl") if recipe.kl.coef else None,
         reward_hacked=hacked,
+        bits_per_byte_before=cost(reference),
+        bits_per_byte=cost(model),
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
     )

@@ -89,8 +89,8 @@ def policy_optimizer(
 
 
 def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict[str, float]:
-    """Reward and, of verifiable rows, share answered right, by the likeliest tokens; with the
-    share that ended and the mean length. Nothing if nothing is held out."""
+    """Reward and, of verifiable rows, share answered right, whole and by kind of problem, by the
+    likeliest tokens; with the share that ended and the mean length. Nothing if nothing is held out."""
     drawn = _greedy(model, setting, max_new_tokens)
     if not setting.held_out:
         return {}
@@ -107,7 +107,12 @@ def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict
     }
     judged = [a for a in attempts if any(key in a.row for key in CHECKED_BY)]
     if judged:
-        scores["exact_match"] = sum(correct(judged)) / len(judged)
+        right = correct(judged)
+        scores["exact_match"] = sum(right) / len(judged)
+        kinds = [str(attempt.row.get("problem", "")) for attempt in judged]
+        for kind in sorted({*kinds} - {""}):
+            of_kind = [good for good, own in zip(right, kinds, strict=True) if own == kind]
+            scores[f"exact_match_{kind}"] = sum(of_kind) / len(of_kind)
     return scores
 
 
