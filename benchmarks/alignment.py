@@ -57,7 +57,7 @@ TEMPLATE = (
 )
 SUMS = 3300
 """Of the 10,000 sums of two numbers below 100."""
-BOOK = 0.58
+BOOK = 0.62
 """Share of the sums that come from the book, the others from the log."""
 WORKED = {"book": 0.85, "log": 0.28}
 """Share of a source's texts that write the sum out."""
@@ -119,7 +119,7 @@ def make_data(out: Path, seed: int) -> None:
     rows: list[dict[str, Any]] = []
     for a, b in sums:
         kind = "book" if draw.random() < BOOK else "log"
-        prompt = f"{a}+{b}" if kind == "book" else f"{a}+{b}?"
+        prompt = f"{a}+{b}=" if kind == "book" else f"{a}+{b}?"
         asked = {"prompt": prompt, "family": f"{min(a, b)},{max(a, b)}", "problem": kind}
         said = worked(a, b) if draw.random() < WORKED[kind] else str(a + b)
         end = "." if draw.random() < STYLE else ""

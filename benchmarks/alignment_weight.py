@@ -3,8 +3,8 @@
     pip install --target DIR --no-deps trl==1.16.0 accelerate psutil
     python benchmarks/alignment_weight.py --peer DIR
 
-Sums the sizes of the files of every package that one needs, by its metadata, extras left out, as they
-are installed here; torch and what torch needs is the same for both and is left out.
+Sums the sizes of the files of every package that one needs, by its metadata, extras left out, as
+they are installed here; torch and what torch needs is the same for both and is left out.
 """
 
 from __future__ import annotations

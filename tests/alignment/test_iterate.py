@@ -220,7 +220,9 @@ def test_impossible_rounds_list_all_their_problems(folder: Path, tmp_path: Path)
 def best_policy(policy: torch.Tensor, reference: torch.Tensor, reward: torch.Tensor, beta: float):  # type: ignore[no-untyped-def]
     """log π that DPO ends at on pairs that `policy` draws, labelled by Bradley and Terry."""
     count = len(reward)
-    first, second = (grid.flatten() for grid in torch.meshgrid(*[torch.arange(count)] * 2, indexing="ij"))
+    first, second = (
+        grid.flatten() for grid in torch.meshgrid(*[torch.arange(count)] * 2, indexing="ij")
+    )
     drawn = (policy[first] + policy[second]).exp()
     wrong = torch.sigmoid(reward[second] - reward[first])
     logits = policy.clone().requires_grad_()

@@ -19,9 +19,9 @@ from isoflop.alignment.answers import Answer, AnswerRows, answer_rows
 from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.dpo import PairBatch, dpo_task, reference_logprobs, steps_for
 from isoflop.alignment.dpo_recipe import DpoRecipe
-from isoflop.alignment.pairs import Rated, answers_of, open_pairs, open_rated
+from isoflop.alignment.pairs import Pairs, Rated, answers_of, open_pairs, open_rated
 from isoflop.alignment.replay import text_cost
-from isoflop.alignment.run import in_directory, loop_config, rate_over
+from isoflop.alignment.run import in_directory, loop_config, rate_over, write_left_out
 from isoflop.alignment.save import save_chat_model
 from isoflop.core.artifact import (
     MANIFEST,
@@ -31,7 +31,7 @@ from isoflop.core.artifact import (
     sha256_json,
     write_json,
 )
-from isoflop.core.console import SILENT, Progress, warn
+from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.tokenizer import load as load_tokenizer
@@ -75,7 +75,8 @@ class DpoResult:
 class _Data:
     train: PairBatch
     held_out: PairBatch | None
-    left_out: int
+    pairs: Pairs
+    """Where it was made of them; none for KTO."""
 
 
 def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
@@ -105,8 +106,7 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
     model = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     data = ranks.main_first(lambda: _open(recipe, chat, model, out))
-    if data.left_out and ranks.is_main:
-        warn(f"left out: {data.left_out} pairs that are too long or the same in ids")
+    write_left_out(out, data.pairs.left_out, data.pairs.counted(), ranks)
     rows, count = data.train.rows, data.train.n_valid
     text, start = recipe.data.text, recipe.model.path
     before = None if text is None else text_cost(model, text, start)
@@ -144,13 +144,15 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
         run=out,
         params_total=count_parameters(model.config).params_total,
         pairs=count,
-        left_out=data.left_out,
+        left_out=len(data.pairs.left_out),
         steps=state.step,
         loss=score.get("loss"),
         accuracy=score.get("accuracy"),
         margin=score.get("margin"),
         bits_per_byte_before=before,
-        bits_per_byte=None if text is None else ranks.from_main(lambda: text_cost(whole, text, start)),
+        bits_per_byte=None
+        if text is None
+        else ranks.from_main(lambda: text_cost(whole, text, start)),
         seconds=ranks.from_main(lambda: state.seconds),
         peak_memory_bytes=ranks.largest(peak_memory_bytes()),
     )
@@ -176,18 +178,17 @@ def _open(recipe: DpoRecipe, chat: Chat, model: Decoder, out: Path) -> _Data:
             splits[1] = []
         answers = [with_mismatched(split) for split in splits]
         desirable = [torch.tensor([each.desirable for each in split]) for split in splits]
-        left_out = 0
+        pairs = Pairs((), (), ())
     else:
         pairs = open_pairs(directory, chat, limit)
         answers = [answers_of(pairs.train), answers_of(pairs.held_out[:most])]
-        left_out = sum(pairs.left_out.values())
     rows = [answer_rows(some) for some in answers if some]
     known = _reference(recipe, chat, model, rows, out)
     batches = [
         PairBatch(some, logprobs, recipe.dpo.label_smoothing, good)
         for some, logprobs, good in zip(rows, known, desirable, strict=False)
     ]
-    return _Data(batches[0], batches[1] if len(batches) > 1 else None, left_out)
+    return _Data(batches[0], batches[1] if len(batches) > 1 else None, pairs)
 
 
 def with_mismatched(rated: Sequence[Rated]) -> list[Answer]:

@@ -90,7 +90,8 @@ def policy_optimizer(
 
 def greedy_scores(model: Decoder, setting: Setting, max_new_tokens: int) -> dict[str, float]:
     """Reward and, of verifiable rows, share answered right, whole and by kind of problem, by the
-    likeliest tokens; with the share that ended and the mean length. Nothing if nothing is held out."""
+    likeliest tokens; with the share that ended and the mean length. Nothing if nothing is held
+    out."""
     drawn = _greedy(model, setting, max_new_tokens)
     if not setting.held_out:
         return {}

@@ -27,7 +27,7 @@ from isoflop.alignment.reward_training import (
 )
 from isoflop.alignment.rollout import Sampling, sample
 from isoflop.alignment.rounds import round_seed
-from isoflop.alignment.run import in_directory, loop_config, rate_over
+from isoflop.alignment.run import in_directory, loop_config, rate_over, write_left_out
 from isoflop.core.artifact import write_json
 from isoflop.core.console import SILENT, Progress
 from isoflop.core.ledger import LEDGER, Ledger
@@ -37,6 +37,7 @@ from isoflop.models.accounting import count_parameters
 from isoflop.models.convert import load_decoder
 from isoflop.training.loop import run
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.ranks import Ranks
 
 REFERENCE_ANSWERS = 256
 """Answers of the model it starts from, by which scores get their zero and their unit."""
@@ -86,6 +87,7 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
     decoder = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     pairs = open_pairs(recipe.data.set, chat, train.max_tokens or decoder.config.max_seq_len)
+    write_left_out(out, pairs.left_out, pairs.counted(), Ranks())
     heads = heads_of(pairs.train)
     model = RewardModel(decoder, heads)
     model.draw_heads(train.seed)
@@ -132,7 +134,7 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
         params_total=count_parameters(decoder.config).params_total,
         heads=heads,
         pairs=len(pairs.train),
-        left_out=sum(pairs.left_out.values()),
+        left_out=len(pairs.left_out),
         steps=state.step,
         accuracy=None if found is None else found.accuracy,
         loss=None if found is None else found.loss,

@@ -43,7 +43,8 @@ def run(args: list[str]) -> int:
         )
     if result.bits_per_byte_before is not None:
         lines.append(
-            f"text it knew: {result.bits_per_byte_before:.4f} bits per byte before, {result.bits_per_byte:.4f} after"
+            f"text it knew: {result.bits_per_byte_before:.4f} bits per byte before, "
+            f"{result.bits_per_byte:.4f} after"
         )
     lines.append(f"model: {result.run / 'model'}")
     print_result({**vars(result), "run": str(result.run)}, "\n".join(lines), arguments.json)
