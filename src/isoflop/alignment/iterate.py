@@ -130,16 +130,13 @@ def _draw(recipe: IterateRecipe, model: Path, number: int, folder: Path) -> None
 def _learn(recipe: IterateRecipe, model: Path, folder: Path, progress: Progress) -> None:
     train = recipe.train
     begin = StartConfig(model, recipe.model.chat_template)
-    often = {
-        "seed": train.seed, "threads": train.threads, "log_every": train.log_every,
-        "checkpoint_every": train.checkpoint_every, "tensorboard": train.tensorboard,
-        "evaluations": 1,
-    }  # fmt: skip
     if recipe.learn == "dpo":
         reference = recipe.model.path if recipe.reference == "first" else None
         pairs = PairTrain(
             epochs=train.epochs, batch_pairs=train.batch_rows,
-            micro_batch_pairs=train.micro_batch_rows, **often,
+            micro_batch_pairs=train.micro_batch_rows, seed=train.seed, threads=train.threads,
+            log_every=train.log_every, evaluations=1, checkpoint_every=train.checkpoint_every,
+            tensorboard=train.tensorboard,
         )  # fmt: skip
         dpo(
             DpoRecipe(
@@ -153,7 +150,9 @@ def _learn(recipe: IterateRecipe, model: Path, folder: Path, progress: Progress)
     width = load_decoder(model).config.max_seq_len
     windows = SftTrainConfig(
         epochs=train.epochs, global_batch_tokens=train.batch_rows * width,
-        micro_batch_tokens=train.micro_batch_rows * width, eval_answers=0, **often,
+        micro_batch_tokens=train.micro_batch_rows * width, eval_answers=0, seed=train.seed,
+        threads=train.threads, log_every=train.log_every, evaluations=1,
+        checkpoint_every=train.checkpoint_every, tensorboard=train.tensorboard,
     )  # fmt: skip
     data = InstructData(folder / "set")
     sft(SftRecipe(begin, data, recipe.optimizer, windows), folder / "run", progress)

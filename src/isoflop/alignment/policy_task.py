@@ -131,7 +131,7 @@ def is_hacked(before: Mapping[str, float], after: Mapping[str, float], count: in
         return False
     was, now = before["exact_match"], after["exact_match"]
     error = ((was * (1 - was) + now * (1 - now)) / count) ** 0.5
-    return was - now > _NORMAL_95 * error
+    return bool(was - now > _NORMAL_95 * error)
 
 
 def greedy_samples(

@@ -74,7 +74,7 @@ def end_of_climb(
     gap_PN = (curves(rounds) - rewards) / np.hypot(errors, off)
     fit_P = -0.5 * (gap_PN**2).sum(1)
     weight = np.exp(fit_P - fit_P.max())
-    end = curves(np.arange(max(1, round(0.9 * total)), total + 1)).mean(1)
+    end = curves(np.arange(max(1, round(0.9 * total)), total + 1.0)).mean(1)
     order = np.argsort(end)
     share = np.cumsum(weight[order]) / weight.sum()
     tail = (1 - level) / 2
