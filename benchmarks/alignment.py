@@ -10,7 +10,8 @@ trains a fresh model of 0.9 million parameters on them, and from it:
   reward      pairs labelled by planted Bradley–Terry scores; accuracy against the best possible
 and as controls
   shuffled    the same pairs with labels by chance
-  unrelated   GRPO rewarded by that reward model, which knows nothing
+  unrelated   GRPO rewarded by that reward model, which knows nothing but likes something
+  random      GRPO rewarded as a coin falls, whatever the answer
   held        GRPO with a huge β, which stays where it is
 Prints a table in CPU-seconds; a finished stage is not done again.
 """
@@ -54,10 +55,12 @@ TEMPLATE = (
     "{% else %}{{ '<|im_start|>' + message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
 )
-WORKED = 0.4
-"""Share of the texts that write the sum out."""
-LARGE = 1400
-"""Sums of two numbers of two digits; of the others there are 1,900."""
+SUMS = 3300
+"""Of the 10,000 sums of two numbers below 100."""
+BOOK = 0.62
+"""Share of the sums that come from the book, the others from the log."""
+WORKED = {"book": 0.85, "log": 0.28}
+"""Share of a source's texts that write the sum out."""
 HELD_OUT = 0.15
 STYLE = 0.2
 """Share of the texts that end as DPO is to prefer."""
@@ -112,22 +115,20 @@ def make_data(out: Path, seed: int) -> None:
         text = corpus.build(DataRecipe(sources=sources), out / "corpus")
         tokenizer.train(text, 512, out / "tokenizer")
     draw = random.Random(seed)
-    small = [(a, b) for a in range(100) for b in range(100) if min(a, b) < 10]
-    large = [(a, b) for a in range(10, 100) for b in range(10, 100)]
-    sums = small + draw.sample(large, LARGE)
-    draw.shuffle(sums)
+    sums = draw.sample([(a, b) for a in range(100) for b in range(100)], SUMS)
     rows: list[dict[str, Any]] = []
     for a, b in sums:
-        kind = "small" if min(a, b) < 10 else "large"
-        asked = {"prompt": f"{a}+{b}", "family": f"{min(a, b)},{max(a, b)}", "problem": kind}
-        said = worked(a, b) if draw.random() < WORKED else str(a + b)
+        kind = "book" if draw.random() < BOOK else "log"
+        prompt = f"{a}+{b}=" if kind == "book" else f"{a}+{b}?"
+        asked = {"prompt": prompt, "family": f"{min(a, b)},{max(a, b)}", "problem": kind}
+        said = worked(a, b) if draw.random() < WORKED[kind] else str(a + b)
         end = "." if draw.random() < STYLE else ""
         rows.append({**asked, "completion": said + end, "answer": str(a + b)})
         rows.append({**asked, "answer": str(a + b)})
         rows.append({**asked, "chosen": said + ".", "rejected": said})
     write_set(out / "sums", rows, seed, HELD_OUT)
     worth = {letter: draw.gauss(0, 1) for letter in LETTERS}
-    write_set(out / "scores", planted(draw, worth, 12_000, shuffled=False), seed, 0.2)
+    write_set(out / "scores", planted(draw, worth, 40_000, shuffled=False), seed, 0.2)
     write_set(out / "shuffled", planted(draw, worth, 6_000, shuffled=True), seed, 0.4)
 
 
@@ -190,6 +191,7 @@ def stages(out: Path, recipe: AlignRecipe) -> dict[str, Callable[[], Any]]:
         "reward": lambda: reward(recipe.reward, out / "reward"),
         "shuffled": lambda: reward(by_chance, out / "shuffled_run"),
         "unrelated": lambda: grpo(replace(short, rewards=knows_nothing), out / "unrelated"),
+        "random": lambda: grpo(replace(short, rewards=(RewardTerm("chance"),)), out / "random"),
         "held": lambda: grpo(replace(short, kl=KlConfig(100.0)), out / "held"),
     }
 
@@ -209,7 +211,7 @@ def figures(out: Path, name: str, result: Any, seed: int) -> str:
     """What a stage shows, in a few words."""
     if name == "sft":
         return f"held-out exact match {result.exact_match:.3f}"
-    if name in ("grpo", "ppo", "unrelated", "held"):
+    if name in ("grpo", "ppo", "unrelated", "random", "held"):
         gain = 100 * (result.exact_match - result.exact_match_start)
         text = f"{result.exact_match_start:.3f} → {result.exact_match:.3f} ({gain:+.1f} points)"
         promises = Ledger(result.run / "ledger.jsonl").read()

@@ -17,6 +17,7 @@ import pytest
 
 from isoflop import cli
 from isoflop.alignment.dpo_recipe import DpoRecipe, RewardRecipe
+from isoflop.alignment.iterate_recipe import IterateRecipe
 from isoflop.alignment.policy_recipe import GrpoRecipe, PpoRecipe
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.cli.main import COMMANDS, main
@@ -40,6 +41,7 @@ RECIPES = {
     "feedback-set.toml": InstructRecipe,
     "feedback.toml": DpoRecipe,
     "grpo.toml": GrpoRecipe,
+    "iterate.toml": IterateRecipe,
     "ppo.toml": PpoRecipe,
     "ladder.toml": LadderRecipe,
     "grokking.toml": GrokkingRecipe,
@@ -225,6 +227,7 @@ COMMAND_OF = {
     RewardRecipe: "reward",
     DpoRecipe: "dpo",
     GrpoRecipe: "grpo",
+    IterateRecipe: "iterate",
     PpoRecipe: "ppo",
     GrokkingRecipe: "grokking",
     MixtureRecipe: "mixture",

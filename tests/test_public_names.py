@@ -84,7 +84,7 @@ def test_the_commands_are_these() -> None:
         *("demo", "doctor", "data", "tokenizer", "tokenize", "train", "ladder", "mixture", "laws"),
         *("emergence", "plan", "models", "compress", "import", "export", "eval", "report"),
         *("sft", "reward", "dpo", "ppo", "grpo", "verify", "serve", "feedback", "redteam"),
-        *("ledger", "chat", "runs", "show", "grokking"),
+        *("ledger", "chat", "runs", "show", "grokking", "iterate"),
     }
 
 

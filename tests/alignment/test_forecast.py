@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from isoflop.alignment.forecast import dead_groups, frontier, pass_at_k
+from isoflop.alignment.forecast import best_of, best_of_divergence, dead_groups, frontier
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.3, 2.0])
@@ -46,20 +46,33 @@ def test_the_best_value_is_that_of_the_closed_form_policy() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_pass_at_k_and_dead_groups_are_means_over_all_groups(k: int) -> None:
-    rewards = np.array([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]], dtype=float)
+def test_best_of_k_and_dead_groups_are_means_over_all_groups(k: int) -> None:
+    rewards = np.array([[1, 0, 0, 1, 0], [0, 0, 0, 0, 0], [3, 1, -2, 0.5, 1]], dtype=float)
     groups = [[row[list(some)] for some in combinations(range(5), k)] for row in rewards]
     passed = np.mean([[group.max() for group in row] for row in groups])
     dead = np.mean([[group.min() == group.max() for group in row] for row in groups])
-    assert pass_at_k(rewards, k) == pytest.approx(passed)
+    assert best_of(rewards, k) == pytest.approx(passed)
     assert dead_groups(rewards, k) == pytest.approx(dead)
 
 
 def test_impossible_questions_are_refused() -> None:
     rewards = np.zeros((2, 3))
     with pytest.raises(ValueError, match="k = 4"):
-        pass_at_k(rewards, 4)
+        best_of(rewards, 4)
     with pytest.raises(ValueError, match="group = 4"):
         dead_groups(rewards, 4)
     with pytest.raises(ValueError, match="positive"):
         frontier(rewards, [0.0])
+
+
+@pytest.mark.parametrize("k", [1, 2, 8, 64])
+def test_the_divergence_of_the_best_of_k_is_that_of_a_uniform_tables_order_statistics(
+    k: int,
+) -> None:
+    # The best of k has the rank i of n with probability (i/n)^k − ((i − 1)/n)^k.
+    n = 200_000
+    rank = np.arange(n + 1) / n
+    chance = np.diff(rank**k)
+    chance = chance[chance > 0]
+    exact = float((chance * np.log(chance * n)).sum())
+    assert best_of_divergence(k) == pytest.approx(exact, abs=1e-4)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from isoflop.alignment.policy_forecast import FORECAST, LEDGER, foretell, settle
+from isoflop.alignment.policy_forecast import (
+    END,
+    FORECAST,
+    MOST_CHECKED,
+    foretell,
+    foretell_end,
+    settle,
+)
 from isoflop.alignment.policy_recipe import (
     GrpoRecipe,
     KlConfig,
@@ -19,7 +27,7 @@ from isoflop.alignment.policy_recipe import (
 from isoflop.alignment.rounds import Question, Setting
 from isoflop.alignment.sft_recipe import StartConfig
 from isoflop.alignment.verify_worlds import one_token_table
-from isoflop.core.ledger import Ledger
+from isoflop.core.ledger import LEDGER, Ledger
 
 BETA = 0.5
 
@@ -52,9 +60,40 @@ def test_the_ceiling_is_that_of_the_closed_form_and_is_written_before_the_run(
     assert promise.low < point["value"] <= promise.high
     foretell(recipe, setting, tmp_path)
     assert len(Ledger(tmp_path / LEDGER).read()) == 1
-    rows = [{"reward": 0.1 * i, "kl": 2.0, "kl_coef": BETA} for i in range(20)]
+    rows = [{"round": i, "reward": 0.1 * i, "kl": 2.0, "kl_coef": BETA} for i in range(20)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settle(tmp_path)
     scored = Ledger(tmp_path / LEDGER).read()[0]
     assert scored.outcome == pytest.approx((1.8 + 1.9) / 2 - 1.0)
     settle(tmp_path)
+
+
+def test_after_a_third_the_end_and_the_most_that_a_checker_finds_are_promised_once(
+    tmp_path: Path,
+) -> None:
+    recipe = GrpoRecipe(StartConfig(tmp_path), PromptData(tmp_path), train=PolicyTrain(rounds=60))
+    forecast = {"reward": 0.2, "best_of_group": 0.9, "checked": 0.4}
+    (tmp_path / FORECAST).write_text(json.dumps(forecast))
+
+    def row(number: int) -> dict[str, float]:
+        kl = 0.1 * number
+        d = kl**0.5
+        checked = 0.4 + d * (0.3 - 0.35 * math.log(d))
+        reward = 0.2 + 0.7 / (1 + math.exp(-1.5 * (math.log(number) - math.log(10))))
+        told = {"round": number, "reward": reward, "reward_std": 0.4, "kl": kl, "kl_coef": 0.1}
+        return {**told, "checked": checked}
+
+    rows = [row(number) for number in range(1, 61)]
+    lines = [json.dumps(each) + "\n" for each in rows]
+    # A round of several steps has several lines.
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:20] + lines[19:20]))
+    foretell_end(recipe, tmp_path)
+    foretell_end(recipe, tmp_path)
+    end, most = Ledger(tmp_path / LEDGER).read()
+    assert (end.quantity, most.quantity) == (END, MOST_CHECKED)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    settle(tmp_path)
+    end, most = Ledger(tmp_path / LEDGER).read()
+    assert end.outcome == pytest.approx(sum(each["reward"] for each in rows[54:]) / 6)
+    assert end.held
+    assert most.value == pytest.approx(max(each["checked"] for each in rows), abs=1e-3)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from isoflop.alignment.chat import CHATML, INST, Chat, open_chat
-from isoflop.alignment.sft import LEFT_OUT, SftBatch, sft
+from isoflop.alignment.run import LEFT_OUT
+from isoflop.alignment.sft import SftBatch, sft
 from isoflop.alignment.sft_data import open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -214,24 +215,29 @@ BAD = [
     ('{"prompt": "a", "answer": ""}', "missing answer"),
     (json.dumps({"prompt": "x" * 100_000, "completion": "b"}), "too long"),
     ('{"prompt": "a",  "completion": "good"}', "duplicate"),
+    ('{"prompt": "c",  "chosen": "d", "rejected": "e"}', "duplicate"),
 ]
 
 
 def test_bad_rows_are_listed_by_file_and_line_with_counts(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    lines = ['{"prompt": "a", "completion": "good"}', *(line for line, _ in BAD)]
+    good = [
+        '{"prompt": "a", "completion": "good"}',
+        '{"prompt": "c", "chosen": "d", "rejected": "e"}',
+    ]
+    lines = [*good, *(line for line, _ in BAD)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     source = InstructSource("jsonl", path=path)
     made = instruct(InstructRecipe((source,), held_out_fraction=0.0), tmp_path / "set")
     bad = [json.loads(line) for line in (tmp_path / "set" / BAD_ROWS).read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in bad] == [
-        (number, reason) for number, (_, reason) in enumerate(BAD, 2)
+        (number, reason) for number, (_, reason) in enumerate(BAD, 3)
     ]
     assert {row["file"] for row in bad} == {str(path)}
     assert made.summary["sources"]["jsonl"] == {
-        "kept": 1, "dropped": {reason: 1 for _, reason in sorted(BAD, key=lambda b: b[1])}
+        "kept": 2, "dropped": dict(sorted(Counter(reason for _, reason in BAD).items()))
     }  # fmt: skip
-    with pytest.raises(DataError, match=r"9 rows cannot be used: .*rows\.jsonl:2: not JSON"):
+    with pytest.raises(DataError, match=r"10 rows cannot be used: .*rows\.jsonl:3: not JSON"):
         instruct(InstructRecipe((source,), on_bad_row="stop"), tmp_path / "other")
 
 

@@ -23,6 +23,9 @@ class PreferenceData:
 
     set: Path
     """A directory made by `isoflop data instruct`, with preference rows."""
+    text: Path | None = None
+    """Shards of text the model was trained on (`isoflop tokenize`), whose bits per byte are told
+    before and after: what the run cost; not told when not given."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class DpoConfig:
     """sigmoid: DPO (Rafailov et al. 2023); ipo (Azar et al. 2024), whose τ is beta; hinge (Zhao et
     al. 2023); simpo, without a reference (Meng et al. 2024); kto, on single answers (Ethayarajh et
     al. 2024)."""
+    reference: Path | None = None
+    """The model directory of the reference; the model it starts from when not given."""
     beta: float = 0.1
     """Size of the implicit reward per nat of log(π/π_ref)."""
     label_smoothing: float = 0.0
@@ -141,6 +146,9 @@ class RewardConfig:
     """Pull of each pair's scores towards a mean of 0 (Eisenstein et al. 2023)."""
     use_margins: bool = True
     """Ask for as much difference as a row's `margin` says (Touvron et al. 2023)."""
+    label_noise: float = 0.0
+    """Share of the labels known to be wrong: one less it is the most that a reward model can be
+    right about, and what is promised after a third of the run ends there."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,8 @@ class RewardRecipe(PairRecipe):
         """What is impossible in `[reward]`."""
         if self.reward.centring < 0:
             yield f"reward.centring = {self.reward.centring} must not be negative"
+        if not 0 <= self.reward.label_noise < 0.5:
+            yield f"reward.label_noise = {self.reward.label_noise} is outside [0, 0.5)"
 
 
 def _problems(recipe: PairRecipe) -> Iterator[str]:

@@ -19,8 +19,9 @@ from isoflop.alignment.answers import Answer, AnswerRows, answer_rows
 from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.dpo import PairBatch, dpo_task, reference_logprobs, steps_for
 from isoflop.alignment.dpo_recipe import DpoRecipe
-from isoflop.alignment.pairs import Rated, answers_of, open_pairs, open_rated
-from isoflop.alignment.run import in_directory, loop_config, rate_over
+from isoflop.alignment.pairs import Pairs, Rated, answers_of, open_pairs, open_rated
+from isoflop.alignment.replay import text_cost
+from isoflop.alignment.run import in_directory, loop_config, rate_over, write_left_out
 from isoflop.alignment.save import save_chat_model
 from isoflop.core.artifact import (
     MANIFEST,
@@ -30,8 +31,8 @@ from isoflop.core.artifact import (
     sha256_json,
     write_json,
 )
-from isoflop.core.console import SILENT, Progress, warn
-from isoflop.core.errors import DataError
+from isoflop.core.console import SILENT, Progress
+from isoflop.core.errors import DataError, RecipeError
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters
@@ -62,6 +63,10 @@ class DpoResult:
     """Share of held-out pairs whose chosen answer has the larger implicit reward."""
     margin: float | None
     """Mean implicit reward of chosen less rejected, held out."""
+    bits_per_byte_before: float | None
+    """Of held-out text of `data.text` by the model it started from; None without it."""
+    bits_per_byte: float | None
+    """Of the same text by what it became."""
     seconds: float
     peak_memory_bytes: int
 
@@ -70,7 +75,8 @@ class DpoResult:
 class _Data:
     train: PairBatch
     held_out: PairBatch | None
-    left_out: int
+    pairs: Pairs
+    """Where it was made of them; none for KTO."""
 
 
 def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
@@ -82,6 +88,10 @@ def dpo(recipe: DpoRecipe, out: Path, progress: Progress = SILENT) -> DpoResult:
         DataError: The set has no pairs that can be used.
     """
     inputs = [(recipe.data.set, "instruct"), (recipe.model.path, "model")]
+    if recipe.data.text is not None:
+        inputs.append((recipe.data.text, "shards"))
+    if recipe.dpo.reference is not None:
+        inputs.append((recipe.dpo.reference, "model"))
     train = recipe.train
     with processes(recipe.parallel) as ranks:
         mine = progress if ranks.is_main else SILENT
@@ -96,9 +106,10 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
     model = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     data = ranks.main_first(lambda: _open(recipe, chat, model, out))
-    if data.left_out and ranks.is_main:
-        warn(f"left out: {data.left_out} pairs that are too long or the same in ids")
+    write_left_out(out, data.pairs.left_out, data.pairs.counted(), ranks)
     rows, count = data.train.rows, data.train.n_valid
+    text, start = recipe.data.text, recipe.model.path
+    before = None if text is None else text_cost(model, text, start)
     steps = steps_for(train.epochs, count, train.batch_pairs)
     positions = rows.ids_BT.shape[1]
     step_tokens = 2 * train.batch_pairs * positions
@@ -133,11 +144,15 @@ def _train(recipe: DpoRecipe, out: Path, progress: Progress, ranks: Ranks) -> Dp
         run=out,
         params_total=count_parameters(model.config).params_total,
         pairs=count,
-        left_out=data.left_out,
+        left_out=len(data.pairs.left_out),
         steps=state.step,
         loss=score.get("loss"),
         accuracy=score.get("accuracy"),
         margin=score.get("margin"),
+        bits_per_byte_before=before,
+        bits_per_byte=None
+        if text is None
+        else ranks.from_main(lambda: text_cost(whole, text, start)),
         seconds=ranks.from_main(lambda: state.seconds),
         peak_memory_bytes=ranks.largest(peak_memory_bytes()),
     )
@@ -163,18 +178,17 @@ def _open(recipe: DpoRecipe, chat: Chat, model: Decoder, out: Path) -> _Data:
             splits[1] = []
         answers = [with_mismatched(split) for split in splits]
         desirable = [torch.tensor([each.desirable for each in split]) for split in splits]
-        left_out = 0
+        pairs = Pairs((), (), ())
     else:
         pairs = open_pairs(directory, chat, limit)
         answers = [answers_of(pairs.train), answers_of(pairs.held_out[:most])]
-        left_out = sum(pairs.left_out.values())
     rows = [answer_rows(some) for some in answers if some]
     known = _reference(recipe, chat, model, rows, out)
     batches = [
         PairBatch(some, logprobs, recipe.dpo.label_smoothing, good)
         for some, logprobs, good in zip(rows, known, desirable, strict=False)
     ]
-    return _Data(batches[0], batches[1] if len(batches) > 1 else None, left_out)
+    return _Data(batches[0], batches[1] if len(batches) > 1 else None, pairs)
 
 
 def with_mismatched(rated: Sequence[Rated]) -> list[Answer]:
@@ -192,8 +206,9 @@ def _reference(
 ) -> list[Tensor]:
     """log π_ref of all answers, computed once and kept in the run directory with its hash."""
     ids = [torch.cat((some.start_B, some.lengths_B)).tolist() for some in rows]
+    origin = recipe.dpo.reference or recipe.model.path
     about = {
-        "model": sha256_file(recipe.model.path / MANIFEST),
+        "model": sha256_file(origin / MANIFEST),
         "set": sha256_file(recipe.data.set / MANIFEST),
         "template": chat.template,
         "rows": ids,
@@ -204,7 +219,14 @@ def _reference(
         if told == {"key": key, "sha256": sha256_file(path)}:
             held = safetensors.torch.load_file(path)
             return [held[name] for name in sorted(held)]
-    reference = deepcopy(model).requires_grad_(False)
+    given = recipe.dpo.reference
+    reference = (deepcopy(model) if given is None else load_decoder(given)).requires_grad_(False)
+    if reference.config.vocab_size != model.config.vocab_size:
+        raise RecipeError(
+            "the reference has another vocabulary than the model",
+            where=str(given),
+            fix="Take one with the same tokenizer",
+        )
     size = 2 * recipe.train.micro_batch_pairs
     found = [reference_logprobs(reference, some, size) for some in rows]
     tensors = {f"{number}": logprobs for number, logprobs in enumerate(found)}

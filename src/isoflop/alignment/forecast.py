@@ -62,9 +62,10 @@ def frontier(rewards_PK: Rewards, betas: Sequence[float]) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def pass_at_k(rewards_PK: Rewards, k: int, threshold: float = 0.5) -> float:
-    """Chance that one of k answers earns more than a threshold, unbiased from K ≥ k of them (Chen
-    et al. 2021): what learning from groups of k can at most turn into one.
+def best_of(rewards_PK: Rewards, k: int) -> float:
+    """Mean over prompts of the greatest of k rewards, unbiased from K ≥ k of them; of rewards that
+    are 0 or 1 it is pass@k (Chen et al. 2021): what learning from groups of k can at most turn into
+    one.
 
     Raises:
         ValueError: There are fewer than k answers.
@@ -72,8 +73,15 @@ def pass_at_k(rewards_PK: Rewards, k: int, threshold: float = 0.5) -> float:
     total = rewards_PK.shape[1]
     if not 1 <= k <= total:
         raise ValueError(f"k = {k} is outside 1 … {total}")
-    wrong_P = (rewards_PK <= threshold).sum(1)
-    return float(np.mean([1 - comb(int(wrong), k) / comb(total, k) for wrong in wrong_P]))
+    # The i-th smallest is the greatest of so many of all sets of k.
+    weight_K = np.array([comb(i, k - 1) for i in range(total)]) / comb(total, k)
+    return float((np.sort(rewards_PK, axis=1) @ weight_K).mean())
+
+
+def best_of_divergence(k: int) -> float:
+    """KL of the best of k answers from the policy that drew them: log k − (k − 1)/k nats, where no
+    two answers are worth the same (Stiennon et al. 2020); less where some are."""
+    return float(np.log(k) - (k - 1) / k)
 
 
 def dead_groups(rewards_PK: Rewards, group: int) -> float:

@@ -46,8 +46,12 @@ class Pairs:
 
     train: tuple[Pair, ...]
     held_out: tuple[Pair, ...]
-    left_out: Mapping[str, int]
-    """Reason → rows of the training split that were not used."""
+    left_out: tuple[Mapping[str, Any], ...]
+    """`{file, line, reason}` of each row of the training split that is not used."""
+
+    def counted(self) -> dict[str, int]:
+        """Reason → how many rows are left out."""
+        return dict(sorted(Counter(row["reason"] for row in self.left_out).items()))
 
 
 def open_pairs(directory: Path, chat: Chat, max_tokens: int) -> Pairs:
@@ -61,17 +65,17 @@ def open_pairs(directory: Path, chat: Chat, max_tokens: int) -> Pairs:
         DataError: No pair can be used, or the template writes prompts differently where an
             answer follows.
     """
-    left_out: Counter[str] = Counter()
-    train = _pairs(directory, "train", chat, max_tokens, left_out)
-    held_out = _pairs(directory, "held_out", chat, max_tokens, Counter())
+    train, left_out = _pairs(directory, "train", chat, max_tokens)
+    held_out, _ = _pairs(directory, "held_out", chat, max_tokens)
+    found = Pairs(tuple(train), tuple(held_out), tuple(left_out))
     if not train:
-        counted = ", ".join(f"{reason} {n}" for reason, n in sorted(left_out.items()))
+        counted = ", ".join(f"{reason} {n}" for reason, n in found.counted().items())
         raise DataError(
             "the set has no preference pairs to learn from" + (f" ({counted})" if counted else ""),
             where=str(directory),
             fix="Give rows with `chosen` and `rejected`, or `preferences` of a generated source",
         )
-    return Pairs(tuple(train), tuple(held_out), dict(sorted(left_out.items())))
+    return found
 
 
 def open_rated(directory: Path, split: SplitName, chat: Chat, max_tokens: int) -> list[Rated]:
@@ -85,15 +89,16 @@ def open_rated(directory: Path, split: SplitName, chat: Chat, max_tokens: int) -
         answer = encode_answer(chat, row, row["completion"], max_tokens)
         if answer is not None:
             rated.append(Rated(answer, row["label"]))
-    for pair in _pairs(directory, split, chat, max_tokens, Counter()):
+    for pair in _pairs(directory, split, chat, max_tokens)[0]:
         rated += [Rated(pair.chosen, True), Rated(pair.rejected, False)]
     return rated
 
 
 def _pairs(
-    directory: Path, split: SplitName, chat: Chat, max_tokens: int, left_out: Counter[str]
-) -> list[Pair]:
-    found = []
+    directory: Path, split: SplitName, chat: Chat, max_tokens: int
+) -> tuple[list[Pair], list[dict[str, Any]]]:
+    """The pairs that can be used, and `{file, line, reason}` of the others."""
+    found, left_out = [], []
     path = directory / file_name("preference", split)
     for line, row in enumerate(open_set(directory).rows("preference", split), 1):
         try:
@@ -102,12 +107,12 @@ def _pairs(
         except DataError as error:
             raise DataError(error.what, where=f"{path}:{line}", fix=error.fix) from None
         if chosen is None or rejected is None:
-            left_out["too long"] += 1
+            left_out.append({"file": str(path), "line": line, "reason": "too long"})
         elif chosen.ids == rejected.ids:
-            left_out["the same in ids"] += 1
+            left_out.append({"file": str(path), "line": line, "reason": "the same in ids"})
         else:
             found.append(Pair(chosen, rejected, row.get("margin"), row.get("head")))
-    return found
+    return found, left_out
 
 
 def encode_answer(chat: Chat, row: Mapping[str, Any], said: Any, max_tokens: int) -> Answer | None:

@@ -6,7 +6,7 @@ The attribute docstrings are the command line's help.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,17 +25,21 @@ class PromptData:
 
     set: Path
     """A directory made by `isoflop data instruct`, with verifiable rows."""
+    text: Path | None = None
+    """Shards of text the model was trained on (`isoflop tokenize`), whose bits per byte are told
+    before and after: what the run cost; not told when not given."""
 
 
 @dataclass(frozen=True)
 class RewardTerm:
     """One part of the reward (a `[[rewards]]` table); the reward is their sum."""
 
-    kind: Literal["exact", "regex", "length", "model"]
+    kind: Literal["exact", "regex", "length", "model", "chance"]
     """exact: 1 where the final answer is the row's, else 0 (its `verifier`, a pattern, or its
     `tests`, run in a sandbox with the answer as the program, where it has no answer); regex: 1
     where the whole text fits `pattern`; length: how far the answer exceeds `tokens`, as a share of
-    it, negative; model: the score of a reward model."""
+    it, negative; model: the score of a reward model; chance: 0 or 1 as a coin falls, whatever the
+    answer, for a control that can teach nothing."""
     weight: float = 1.0
     """Factor of this term."""
     pattern: str | None = None
@@ -270,12 +274,17 @@ def _problems(recipe: PolicyRecipe) -> Iterator[str]:
         yield "kl.target needs to be positive, and a positive kl.coef to begin with"
     if kl.horizon < 1:
         yield f"kl.horizon = {kl.horizon} must be at least 1"
-    if not recipe.rewards:
-        yield "give at least one [[rewards]] table"
-    for number, term in enumerate(recipe.rewards):
-        yield from (f"rewards[{number}]: {problem}" for problem in _term_problems(term))
+    yield from reward_problems(recipe.rewards)
     yield from optimizer_problems(recipe.optimizer)
     yield from guard_problems(recipe.guard)
+
+
+def reward_problems(terms: Sequence[RewardTerm]) -> Iterator[str]:
+    """What is impossible in `[[rewards]]`, one phrase each."""
+    if not terms:
+        yield "give at least one [[rewards]] table"
+    for number, term in enumerate(terms):
+        yield from (f"rewards[{number}]: {problem}" for problem in _term_problems(term))
 
 
 def _term_problems(term: RewardTerm) -> Iterator[str]:

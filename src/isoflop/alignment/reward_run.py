@@ -5,7 +5,8 @@ Not for the loss (`reward.py`) nor the task (`reward_training.py`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from isoflop.alignment.dpo_recipe import RewardRecipe
 from isoflop.alignment.pairs import Pairs, open_pairs
 from isoflop.alignment.reward_model import RewardModel, save_reward_model
 from isoflop.alignment.reward_training import (
+    RewardBatch,
     RewardReport,
     heads_of,
     judged,
@@ -25,18 +27,21 @@ from isoflop.alignment.reward_training import (
 )
 from isoflop.alignment.rollout import Sampling, sample
 from isoflop.alignment.rounds import round_seed
-from isoflop.alignment.run import in_directory, loop_config, rate_over
+from isoflop.alignment.run import in_directory, loop_config, rate_over, write_left_out
 from isoflop.core.artifact import write_json
 from isoflop.core.console import SILENT, Progress
+from isoflop.core.ledger import LEDGER, Ledger
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters
 from isoflop.models.convert import load_decoder
 from isoflop.training.loop import run
 from isoflop.training.optimizers import build_optimizer
+from isoflop.training.parallel.ranks import Ranks
 
 REFERENCE_ANSWERS = 256
 """Answers of the model it starts from, by which scores get their zero and their unit."""
+_NORMAL_90 = 1.645
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
     decoder = load_decoder(recipe.model.path)
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     pairs = open_pairs(recipe.data.set, chat, train.max_tokens or decoder.config.max_seq_len)
+    write_left_out(out, pairs.left_out, pairs.counted(), Ranks())
     heads = heads_of(pairs.train)
     model = RewardModel(decoder, heads)
     model.draw_heads(train.seed)
@@ -92,11 +98,19 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
     positions = data.rows.ids_BT.shape[1]
     step_tokens = 2 * train.batch_pairs * positions
     progress.start(out.name, steps * step_tokens, "tokens")
+    task, third = reward_task(recipe, data, held_out), steps // 3
+
+    def batches(step: int) -> Sequence[RewardBatch]:
+        if step == third and held_out is not None and not (out / LEDGER).exists():
+            accuracy = task.evaluate(model)["accuracy"]
+            promise_accuracy(out, accuracy, held_out.n_valid, recipe.reward.label_noise)
+        return task.batches(step)
+
     state = run(
         model.train(),
         build_optimizer(model, recipe.optimizer),
         rate_over(recipe.optimizer, steps, step_tokens),
-        reward_task(recipe, data, held_out),
+        replace(task, batches=batches),
         loop_config(
             train, recipe.optimizer, recipe.guard, decoder.config, steps, step_tokens, positions
         ),
@@ -108,6 +122,10 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
     if held_out is not None:
         found = report(judged(model, held_out, train.micro_batch_pairs))
         write_json(out / "report.json", asdict(found))
+        ledger = Ledger(out / LEDGER)
+        for promise in ledger.read():
+            if not promise.settled:
+                ledger.settle(promise.id, found.accuracy)
     _set_scale(model, recipe, chat, pairs)
     save_reward_model(model, out / "model", recipe.model.path, chat, recipe.data.set)
     progress.finish("" if found is None else f"held-out accuracy {found.accuracy:.1%}")
@@ -116,7 +134,7 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
         params_total=count_parameters(decoder.config).params_total,
         heads=heads,
         pairs=len(pairs.train),
-        left_out=sum(pairs.left_out.values()),
+        left_out=len(pairs.left_out),
         steps=state.step,
         accuracy=None if found is None else found.accuracy,
         loss=None if found is None else found.loss,
@@ -125,6 +143,26 @@ def _train(recipe: RewardRecipe, out: Path, progress: Progress) -> RewardResult:
         length_accuracy=None if found is None else found.length_accuracy,
         seconds=state.seconds,
         peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def promise_accuracy(out: Path, accuracy: float, pairs: int, label_noise: float) -> None:
+    """Promise that the accuracy on held-out pairs ends between what it is now and what wrong labels
+    leave: 1 − ε, where a share ε of them is wrong.
+
+    Args:
+        accuracy: Of so many held-out pairs, after a third of the run.
+    """
+
+    def error(share: float) -> float:
+        return _NORMAL_90 * float((share * (1 - share) / pairs) ** 0.5)
+
+    ceiling = 1 - label_noise
+    low = accuracy - error(accuracy)
+    high = max(min(ceiling + error(ceiling), 1.0), low)
+    basis = f"accuracy after a third of the run and a ceiling of {ceiling:g}, on {pairs} pairs"
+    Ledger(out / LEDGER).promise(
+        "accuracy on held-out pairs", "share", (low + high) / 2, low, high, 0.9, basis
     )
 
 

@@ -31,6 +31,8 @@ class Attempt:
     """Its prompt and its ids."""
     text: str
     """The answer without the token that ended it."""
+    luck: float = 0.0
+    """A number in [0, 1) drawn beside the answer and independent of it."""
 
 
 Reward = Callable[[Sequence[Attempt]], Tensor]
@@ -106,6 +108,8 @@ def _term(term: RewardTerm, vocab_size: int) -> Reward:
     if term.kind == "length":
         free = term.tokens or 1
         return lambda some: _numbers([min(0.0, 1 - len(a.answer.ids) / free) for a in some])
+    if term.kind == "chance":
+        return lambda some: _numbers([float(a.luck >= 0.5) for a in some])
     if term.kind == "model" and term.path is not None:
         return _model(load_reward_model(term.path), term, vocab_size)
     return exact

@@ -20,12 +20,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from isoflop.alignment.answers import AnswerRows, by_length
+from isoflop.alignment.answers import Answer, AnswerRows, by_length
 from isoflop.alignment.answers import frozen_logprobs as logprobs_of
 from isoflop.alignment.policy import adapt_kl_coef
 from isoflop.alignment.policy_recipe import PolicyRecipe, RolloutConfig
 from isoflop.alignment.reward_model import RewardModel
-from isoflop.alignment.rewards import Attempt, Reward
+from isoflop.alignment.rewards import Attempt, Reward, correct
 from isoflop.alignment.rollout import Sampling, sample
 from isoflop.core.artifact import atomic_file
 from isoflop.core.errors import RunError
@@ -97,6 +97,8 @@ class Setting:
     reference: Decoder
     """The policy it starts from, frozen."""
     held_out: tuple[Question, ...] = ()
+    watched: bool = False
+    """Whether rewards stand for what the rows' checkers could tell, which is then told too."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,7 @@ def draw_round(policy: Policy, setting: Setting, recipe: PolicyRecipe, number: i
         copies=rollouts.answers,
     )
     rows, ended_B = drawn.rows(), drawn.ended_B
-    attempts = [
-        Attempt(questions[i // rollouts.answers].row, each, setting.decode(each.ids))
-        for i, each in enumerate(drawn.answers)
-    ]
+    attempts = attempts_at(setting, questions, drawn.answers, recipe.train.seed, number)
     reward_B = setting.reward(attempts) - rollouts.missing_stop_penalty * (~ended_B).double()
     size, heat = recipe.train.micro_batch_answers, rollouts.temperature
     sampler_BA = drawn.logprobs_BA.to(policy.decoder.lm_head.weight.dtype)
@@ -209,11 +208,30 @@ def draw_round(policy: Policy, setting: Setting, recipe: PolicyRecipe, number: i
         kl=per_answer.mean().item(),
         kl_coef=policy.kl_coef,
     )
+    if setting.watched:
+        found.facts["checked"] = sum(correct(attempts)) / len(attempts)
     if kl.target is not None:
         policy.progress[2] = adapt_kl_coef(
             policy.kl_coef, per_answer.mean().item(), kl.target, kl.horizon, len(rows)
         )
     return found
+
+
+def attempts_at(
+    setting: Setting,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    seed: int,
+    round_: int,
+) -> list[Attempt]:
+    """A round's answers to be judged, as many in a row to each question."""
+    draw = torch.Generator().manual_seed(round_seed(seed, round_, "luck"))
+    luck = torch.rand(len(answers), generator=draw, dtype=torch.float64).tolist()
+    each = len(answers) // len(questions)
+    return [
+        Attempt(questions[i // each].row, answer, setting.decode(answer.ids), luck[i])
+        for i, answer in enumerate(answers)
+    ]
 
 
 def sampling_of(rollouts: RolloutConfig) -> Sampling:

@@ -5,14 +5,17 @@ Not for what is learnt.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
-from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_json
+from isoflop.core.artifact import MANIFEST, read_json, read_manifest, write_atomic, write_json
+from isoflop.core.console import warn
 from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import calibrate
 from isoflop.core.lock import locked
@@ -27,7 +30,8 @@ from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.run_directory import claim_for, seal_for
 from isoflop.training.schedules import learning_rate_factor
 
-R = TypeVar("R")
+R = TypeVar("R", bound="Finished")
+LEFT_OUT = "left_out.jsonl"
 _MADE_BY = {
     "instruct": "data instruct",
     "model": "train",
@@ -35,6 +39,12 @@ _MADE_BY = {
     "shards": "tokenize",
 }
 """Kind of artifact → the command that makes it."""
+
+
+class Finished(Protocol):
+    """What a run came to: a dataclass of values that JSON has, but for its field `run`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Logged(Protocol):
@@ -93,10 +103,21 @@ def in_directory(
             keep_freed_buffers()
             result = work()
             if ranks.is_main:
-                write_json(finished, {**vars(result), "run": out.name})
+                write_json(finished, {**asdict(result), "run": out.name})
         if ranks.is_main and not (out / MANIFEST).exists():  # a kill may have come between the two
             seal_for(out, to_dict(recipe), read, seed)
         return result
+
+
+def write_left_out(
+    out: Path, left_out: Sequence[Mapping[str, Any]], counted: Mapping[str, int], ranks: Ranks
+) -> None:
+    """List rows that are not used by file and line in the run directory, and say how many."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in left_out]
+    ranks.from_main(lambda: write_atomic(out / LEFT_OUT, "".join(lines)))
+    if left_out and ranks.is_main:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in counted.items())
+        warn(f"left out or cut: {counts} ({out / LEFT_OUT})")
 
 
 def loop_config(

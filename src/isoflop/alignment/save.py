@@ -29,7 +29,7 @@ def save_chat_model(model: Decoder, out: Path, start: Path, chat: Chat, instruct
                 shutil.copyfile(start / name, beside / name)
         _mark_ends(beside / TOKENIZER_CONFIG, chat)
         write_atomic(beside / TEMPLATE_FILE, chat.template)
-        save_model(model, out, beside, inputs=(start, instruct_set))
+        save_model(model, out, beside, inputs=(start, instruct_set), tokenizer_from=start)
 
 
 def _mark_ends(path: Path, chat: Chat) -> None:

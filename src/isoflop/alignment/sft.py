@@ -23,13 +23,12 @@ from isoflop.alignment.chat import Chat, open_chat
 from isoflop.alignment.lora import attach, merge, save_adapter
 from isoflop.alignment.packed import Conversations
 from isoflop.alignment.replay import Replay, open_replay
-from isoflop.alignment.run import in_directory, loop_config, rate_over
+from isoflop.alignment.run import in_directory, loop_config, rate_over, write_left_out
 from isoflop.alignment.save import save_chat_model
 from isoflop.alignment.sft_data import SftData, open_conversations, spread
 from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.alignment.tools import answer
-from isoflop.core.artifact import write_atomic
-from isoflop.core.console import SILENT, Progress, warn
+from isoflop.core.console import SILENT, Progress
 from isoflop.core.errors import RecipeError
 from isoflop.core.process import peak_memory_bytes
 from isoflop.data.answers import is_right
@@ -48,7 +47,6 @@ from isoflop.training.step import Task
 
 EVAL_ROWS = 16
 """Windows per forward pass of an evaluation."""
-LEFT_OUT = "left_out.jsonl"
 _SAMPLES = 4
 
 
@@ -121,11 +119,7 @@ def _sft(recipe: SftRecipe, out: Path, progress: Progress, ranks: Ranks) -> SftR
             before = held_out_scores(model.eval(), replay.held_out)["bits_per_byte"]
         model.train()
     data = open_conversations(recipe, chat, seq_len)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in data.left_out]
-    ranks.from_main(lambda: write_atomic(out / LEFT_OUT, "".join(lines)))
-    if data.left_out and ranks.is_main:
-        counts = ", ".join(f"{count:,} {reason}" for reason, count in data.counted().items())
-        warn(f"left out or cut: {counts} ({out / LEFT_OUT})")
+    write_left_out(out, data.left_out, data.counted(), ranks)
     if recipe.lora.rank is not None:
         attach(model, recipe.lora.rank, recipe.lora.alpha, recipe.lora.dora, train.seed)
     rows = train.global_batch_tokens // seq_len - _text_rows(recipe, seq_len)

@@ -41,6 +41,11 @@ def run(args: list[str]) -> int:
         lines.append(
             f"held-out pairs ordered right: {result.accuracy:.1%}, mean margin {result.margin:.3f}"
         )
+    if result.bits_per_byte_before is not None:
+        lines.append(
+            f"text it knew: {result.bits_per_byte_before:.4f} bits per byte before, "
+            f"{result.bits_per_byte:.4f} after"
+        )
     lines.append(f"model: {result.run / 'model'}")
     print_result({**vars(result), "run": str(result.run)}, "\n".join(lines), arguments.json)
     return 0

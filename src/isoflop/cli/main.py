@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dpo": ("isoflop.cli.dpo", "train a model on preference pairs directly"),
     "ppo": ("isoflop.cli.ppo", "train a model on rewards, with a critic"),
     "grpo": ("isoflop.cli.grpo", "train a model on rewards, by comparing its answers"),
+    "iterate": ("isoflop.cli.iterate", "draw answers, keep the best, learn from them, again"),
     "verify": ("isoflop.cli.verify", "prove that fine-tuning and alignment train right here"),
     "ladder": ("isoflop.cli.ladder", "train many small models for a law"),
     "mixture": ("isoflop.cli.mixture", "the best shares of several sources, found by tiny models"),

@@ -25,5 +25,12 @@ def policy_lines(result: Mapping[str, Any]) -> str:
         lines.append(f"held-out reward: {result['reward_start']:.4f} → {result['reward']:.4f}")
     if result["kl"] is not None:
         lines.append(f"divergence from the reference: {result['kl']:.3f} nats per answer")
+    if result["bits_per_byte_before"] is not None:
+        lines.append(
+            f"text it knew: {result['bits_per_byte_before']:.4f} bits per byte before, "
+            f"{result['bits_per_byte']:.4f} after"
+        )
+    if result["reward_hacked"]:
+        lines.append("REWARD HACKED: it earns more while fewer of its answers are right")
     lines.append(f"model: {result['run']}/model")
     return "\n".join(lines)

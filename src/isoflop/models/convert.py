@@ -65,6 +65,7 @@ def save_model(
     tokenizer_dir: Path | None = None,
     *,
     inputs: Sequence[Path] = (),
+    tokenizer_from: Path | None = None,
     seed: int | None = None,
 ) -> None:
     """Write a model directory, whole or not at all, replacing an older one.
@@ -72,6 +73,7 @@ def save_model(
     Args:
         tokenizer_dir: Directory whose tokenizer is copied into the model's.
         inputs: What the model was made from, for its manifest, beside the tokenizer.
+        tokenizer_from: Where the tokenizer is from, for the manifest, if `tokenizer_dir` is a copy.
         seed: The seed of its initial weights, for its manifest.
 
     Raises:
@@ -84,8 +86,9 @@ def save_model(
         special = {"bos_token_id": None, "eos_token_id": eos_id, "pad_token_id": pad_id}
         if isinstance(model, EncoderDecoder):  # T5's decoder begins with the padding
             special["decoder_start_token_id"] = pad_id
-        made = (tokenizer_dir / MANIFEST).exists()
-        inputs = (*inputs, tokenizer_dir if made else tokenizer_dir / "tokenizer.json")
+        origin = tokenizer_from or tokenizer_dir
+        origin = origin if (origin / MANIFEST).exists() else origin / "tokenizer.json"
+        inputs = (*(path for path in inputs if path != origin), origin)
     _write(model, directory, tokenizer_dir, special, inputs, seed)
 
 

@@ -164,7 +164,8 @@ def seal_for(
 ) -> None:
     """`seal`, for a resolved recipe and the artifacts it reads, of any kind."""
     names = [CONFIG, "result.json", "metrics.jsonl", "evals.jsonl", "samples.jsonl"]
-    files = [directory / name for name in names]
+    # Rounds of runs have logs of their own, below.
+    files = [path for name in names if (path := directory / name).exists()]
     files += sorted(p for p in (directory / "model").rglob("*") if p.is_file())
     write_manifest(
         directory,

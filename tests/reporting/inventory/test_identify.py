@@ -12,10 +12,11 @@ from isoflop.reporting.inventory.identify import identify, stage_of
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 STAGES = {
     "bert": "train", "demo-data": "data build", "dpo": "dpo", "grpo": "grpo",
-    "instruct": "data instruct", "instruct-tools": "data instruct", "ladder": "ladder",
-    "mixture": "mixture", "ppo": "ppo", "reward": "reward", "sft": "sft", "t5": "train",
-    "align": "", "feedback": "dpo", "feedback-set": "data instruct", "grokking": "grokking",
-    "train": "train", "wikitext-2": "train", "wikitext-2-data": "data build",
+    "iterate": "iterate", "instruct": "data instruct", "instruct-tools": "data instruct",
+    "ladder": "ladder", "mixture": "mixture", "ppo": "ppo", "reward": "reward", "sft": "sft",
+    "t5": "train", "align": "", "feedback": "dpo", "feedback-set": "data instruct",
+    "grokking": "grokking", "train": "train", "wikitext-2": "train",
+    "wikitext-2-data": "data build",
 }  # fmt: skip
 
 

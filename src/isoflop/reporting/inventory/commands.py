@@ -15,7 +15,9 @@ from isoflop.core.artifact import read_json
 from isoflop.reporting.inventory.identify import Thing, identify
 
 AGAIN = "again.toml"
-_FROM_RECIPE = ("train", "sft", "reward", "dpo", "ppo", "grpo", "ladder", "mixture", "data build")
+_FROM_RECIPE = (
+    "train", "sft", "reward", "dpo", "ppo", "grpo", "iterate", "ladder", "mixture", "data build",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def identify(path: Path) -> Thing:
 
 def stage_of(recipe: Mapping[str, Any]) -> str:
     """The command that a recipe is for, by its tables; empty where they fit several."""
+    if "keep" in recipe:
+        return "iterate"
     stages = [table for table in ("ppo", "grpo", "dpo", "reward") if table in recipe]
     if stages:
         return stages[0] if len(stages) == 1 else ""
