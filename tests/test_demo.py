@@ -285,7 +285,7 @@ def test_more_minutes_continue_a_demo_with_all_that_follows_pre_training(
     for name in ("ledger.jsonl", "grpo/ledger.jsonl", "int8/ledger.jsonl", "serving/ledger.jsonl"):
         Ledger(out / name).verify()
     made = {p.quantity: p for p in Ledger(out / "ledger.jsonl").read()}
-    assert [*made] == [*QUANTITIES, "sft_seconds"]
+    assert [*made] == [*QUANTITIES, "sft_seconds", "grpo_seconds"]
     assert all(p.settled for p in made.values())
 
 

@@ -67,7 +67,7 @@ def compressed(folder: Path, name: str, size: int, loss: float, held: bool) -> P
         {
             "config": {"method": name.split("-")[0], "bits": 4, "sparsity": 0.5},
             "measured": {"bits_per_byte_full": 2.0, "bits_per_byte": loss, "flipped": 0.05},
-            "sensitivity": {}, "promises": [promise], "bytes_full": 1000, "bytes": size,
+            "foretold": {}, "promises": [promise], "bytes_full": 1000, "bytes": size,
         },
     )  # fmt: skip
     Ledger(path / "ledger.jsonl").promise("bits_per_byte_added", "b", 0.01, 0.0, 0.02, 0.9, "parts")

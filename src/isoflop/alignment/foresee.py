@@ -73,6 +73,8 @@ def _positions(recipe: Recipe, context: int) -> tuple[float, tuple[int, int], st
     if isinstance(recipe, SftRecipe):
         count, length = _lengths(recipe, ("supervised",))
         total = count * length * recipe.train.epochs
+        if recipe.data.replay is not None:
+            total /= 1 - recipe.data.replay_share
         width = recipe.train.seq_len or context
         micro = max(1, recipe.train.micro_batch_tokens // width)
         how = f"{count:,} conversations of about {length:.0f} tokens, {recipe.train.epochs:g} times"

@@ -28,7 +28,7 @@ from isoflop.core.errors import RunError
 from isoflop.core.hardware import machine
 from isoflop.reporting.stage_records import Exchange
 
-EXCHANGES, METRICS = "exchanges.json", "metrics.prom"
+EXCHANGES, METRICS = "exchanges.json", "server.prom"
 QUESTIONS = (
     ("chat", "Tom has 7 apples and buys 5 more. How many apples does Tom have now?"),
     ("chat", "小明有7个苹果，又买了5个。小明现在有多少个苹果？"),
@@ -46,7 +46,7 @@ _STOP_SECONDS = 60
 def ask_served(model: Path, out: Path) -> tuple[Exchange, ...]:
     """Serve a model, ask it the questions, and write what came back, whole or not at all.
 
-    Writes `exchanges.json`, `metrics.prom` (what the server's /metrics said) and the server's own
+    Writes `exchanges.json`, `server.prom` (what the server's /metrics said) and the server's own
     `ledger.jsonl`.
 
     Raises:

@@ -63,12 +63,11 @@ def tell(
         _plan_fine_tuning(out, seed, seconds)
         recipe = load_recipe(out / SFT, SftRecipe)
         taught = sft(recipe, out / "sft", stages.stage("sft"))
-    settle(Ledger(out / LEDGER), {"sft_seconds": taught.seconds})
     with clock.stage("grpo"):
-        if not (out / GRPO).exists():
-            command = f"isoflop grpo {GRPO} -o grpo"
-            write_recipe(out / GRPO, recipes.reinforcement(out, seed), command)
+        _plan_practice(out, seed)
         aligned = grpo(load_recipe(out / GRPO, GrpoRecipe), out / "grpo", stages.stage("grpo"))
+    took = {"sft_seconds": taught.seconds, "grpo_seconds": aligned.seconds}
+    settle(Ledger(out / LEDGER), took)
     final = out / "grpo" / "model"
     with clock.stage("evaluation"):
         judged = stages.stage("evaluation")
@@ -138,10 +137,25 @@ def _plan_fine_tuning(out: Path, seed: int, seconds: float) -> None:
         )
     epochs = round(share * recipe.train.epochs, 2)
     recipe = replace(recipe, train=replace(recipe.train, epochs=epochs))
-    basis = "; ".join(foreseen.basis)
-    ends = (share * span.value, share * span.low, share * span.high)
-    promise_once(Ledger(out / LEDGER), "sft_seconds", "s", *ends, basis)
+    _promise_seconds(out, "sft", span.scaled(share), foreseen.basis)
     write_recipe(out / SFT, recipe, f"isoflop sft {SFT} -o sft")
+
+
+def _plan_practice(out: Path, seed: int) -> None:
+    """Write the recipe of the reinforcement, and promise what it will take."""
+    if (out / GRPO).exists():
+        return
+    recipe = recipes.reinforcement(out, seed)
+    foreseen = foresee(recipe)
+    if foreseen.seconds is not None:
+        _promise_seconds(out, "grpo", foreseen.seconds, foreseen.basis)
+    write_recipe(out / GRPO, recipe, f"isoflop grpo {GRPO} -o grpo")
+
+
+def _promise_seconds(out: Path, stage: str, span: Span, basis: tuple[str, ...]) -> None:
+    ledger = Ledger(out / LEDGER)
+    ends = (span.value, span.low, span.high)
+    promise_once(ledger, f"{stage}_seconds", "s", *ends, "; ".join(basis))
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,8 +101,8 @@ def _look_at_directory(directory: Path, found: Found) -> bool:
         if (directory / name).is_file():
             setattr(found, attribute, directory / name)
             hits += 1
-    if (directory / "metrics.prom").is_file():
-        found.served.append(directory / "metrics.prom")
+    for path in sorted(directory.glob("*.prom")):
+        found.served.append(path)
         hits += 1
     if (directory / LEDGER).is_file():
         found.ledgers.append(directory / LEDGER)

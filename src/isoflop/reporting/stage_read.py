@@ -114,7 +114,7 @@ def is_compressed(directory: Path) -> bool:
     """Whether a directory is a model that `isoflop compress` wrote."""
     path = directory / "result.json"
     raw = read_json(path) if path.is_file() else None
-    return isinstance(raw, dict) and {"measured", "sensitivity", "bytes_full"} <= set(raw)
+    return isinstance(raw, dict) and {"measured", "foretold", "bytes_full"} <= set(raw)
 
 
 def read_compressed(directory: Path) -> Compressed:
