@@ -1,6 +1,6 @@
 """What the demo's base model answers, and what it answers after each stage that follows.
 
-Usage: python benchmarks/demo_chat.py DEMO [--problems 200]
+Usage: python benchmarks/demo_chat.py DEMO [--problems 100]
 
 DEMO is the folder of a finished `isoflop demo`. Word problems are new stories: about computations
 that no training row asked, and about others. Products have two factors of four digits. They are
@@ -80,7 +80,7 @@ def share(ask: Asker, asked: list[Problem]) -> str:
 
 
 def rows(demo: Path, count: int) -> Iterator[tuple[str, ...]]:
-    """A row a model."""
+    """A row for each model that is there."""
     words = {
         (language, held_out): problems("word", language, held_out, count)
         for language in ("en", "zh")
@@ -96,6 +96,8 @@ def rows(demo: Path, count: int) -> Iterator[tuple[str, ...]]:
         ("int8", demo / "int8"),
     ]
     for name, directory in stages:
+        if not directory.is_dir():
+            continue
         if name == "base":
             ask = plain = base_asker(directory)
             called = "–"
@@ -110,7 +112,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path)
-    parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--problems", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(

@@ -21,7 +21,7 @@ from isoflop.core.ledger import Ledger
 from isoflop.core.recipe import load_recipe
 from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
 from isoflop.data.recipe import DataRecipe
-from isoflop.demo import DemoResult, demo, recipes
+from isoflop.demo import DemoResult, demo, recipes, story
 from isoflop.demo.pretraining import base_ladder, target_train
 from isoflop.demo.promise import promise_target
 from isoflop.demo.served import QUESTIONS
@@ -265,6 +265,16 @@ def small_story(small_demo: DemoResult, calibrated_cache: Path) -> Iterator[Demo
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISOFLOP_CACHE", str(calibrated_cache))
         shortened(patch)
+        with pytest.MonkeyPatch.context() as broken:
+
+            def killed(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            broken.setattr(story, "grpo", killed)
+            with pytest.raises(KeyboardInterrupt):
+                demo(small_demo.directory, minutes=12, seed=5)
+        taught = small_demo.directory / "sft" / "manifest.json"
+        (small_demo.directory / "sft-sealed.txt").write_text(str(taught.stat().st_mtime_ns))
         yield demo(small_demo.directory, minutes=12, seed=5)
 
 
@@ -287,6 +297,13 @@ def test_more_minutes_continue_a_demo_with_all_that_follows_pre_training(
     made = {p.quantity: p for p in Ledger(out / "ledger.jsonl").read()}
     assert [*made] == [*QUANTITIES, "sft_seconds", "grpo_seconds"]
     assert all(p.settled for p in made.values())
+
+
+def test_interrupted_after_a_stage_it_goes_on_behind_it(small_story: DemoResult) -> None:
+    out = small_story.directory
+    sealed = (out / "sft-sealed.txt").read_text()
+    assert sealed == str((out / "sft" / "manifest.json").stat().st_mtime_ns)
+    assert [p.quantity for p in Ledger(out / "ledger.jsonl").read()].count("sft_seconds") == 1
 
 
 def test_the_served_model_answered_and_refused(small_story: DemoResult) -> None:

@@ -98,5 +98,5 @@ def reinforcement(out: Path, seed: int) -> GrpoRecipe:
         optimizer=OptimizerConfig(
             learning_rate=1e-4, schedule="linear", warmup_tokens=0, weight_decay=0.0, beta2=0.99
         ),
-        train=PolicyTrain(rounds=40, micro_batch_answers=256, seed=seed, tensorboard=False),
+        train=PolicyTrain(rounds=24, micro_batch_answers=256, seed=seed, tensorboard=False),
     )
