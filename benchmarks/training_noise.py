@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from isoflop.core.artifact import write_atomic
-from isoflop.demo import base_ladder
+from isoflop.demo.pretraining import base_ladder
 from isoflop.planning.recipe import RungConfig
 from isoflop.training import pretrain
 from isoflop.training.recipe import TrainRecipe

@@ -12,14 +12,19 @@ from typing import Any
 
 import pytest
 
-import isoflop.demo as module
+import isoflop.demo.pretraining as module
+from isoflop.alignment.policy_recipe import GrpoRecipe
+from isoflop.alignment.sft_recipe import SftRecipe
 from isoflop.core.artifact import read_manifest
 from isoflop.core.errors import RecipeError, RunError
 from isoflop.core.ledger import Ledger
 from isoflop.core.recipe import load_recipe
+from isoflop.data.instruct_recipe import InstructRecipe, InstructSource
 from isoflop.data.recipe import DataRecipe
-from isoflop.demo import DemoResult, base_ladder, demo, target_train
-from isoflop.demo_promise import promise_target
+from isoflop.demo import DemoResult, demo, recipes, story
+from isoflop.demo.pretraining import base_ladder, target_train
+from isoflop.demo.promise import promise_target
+from isoflop.demo.served import QUESTIONS
 from isoflop.laws import load_law
 from isoflop.loading import load
 from isoflop.models.accounting import count_parameters
@@ -90,7 +95,7 @@ def small_base(shards_dir: Path, seed: int) -> LadderRecipe:
     base = base_ladder(shards_dir, seed)
     train = replace(
         base.train,
-        seq_len=32,
+        seq_len=128,
         global_batch_tokens=BATCH,
         micro_batch_tokens=BATCH,
         eval_tokens=4096,
@@ -111,7 +116,7 @@ def small_budget(
     recipe = replace(recipe, train=replace(target, tokens=80 * BATCH))
     assert seconds > 0
     assert max_tokens > 80 * BATCH, "text enough"
-    params = count_parameters(recipe.model.decoder_config(vocab_size, 32)).params
+    params = count_parameters(recipe.model.decoder_config(vocab_size, 128)).params
     return Budget(
         ladder=ladder,
         target=recipe,
@@ -135,7 +140,7 @@ def small_demo(
         patch.setattr(module, "base_ladder", small_base)
         patch.setattr(module, "plan_budget", small_budget)
         patch.setattr(module, "PROMPTS", module.PROMPTS[:1])
-        yield demo(out, minutes=3, seed=5)
+        yield demo(out, minutes=6, seed=5)
 
 
 def test_a_small_demo_keeps_the_whole_contract(small_demo: DemoResult) -> None:
@@ -160,7 +165,7 @@ def test_the_same_command_again_trains_nothing_and_promises_nothing_new(
     out = small_demo.directory
     ledger = (out / "ledger.jsonl").read_bytes()
     weights = (out / "model" / "model.safetensors").stat().st_mtime_ns
-    again = demo(out, minutes=3, seed=5)
+    again = demo(out, minutes=6, seed=5)
     assert (out / "ledger.jsonl").read_bytes() == ledger
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == weights
     assert again.summary["outcome"] == small_demo.summary["outcome"]
@@ -183,7 +188,7 @@ def test_a_kill_between_two_promises_leaves_the_rest_to_be_made(
 
 
 def test_another_seed_or_length_is_refused(small_demo: DemoResult) -> None:
-    for asked in ({"minutes": 3, "seed": 6}, {"minutes": 4, "seed": 5}):
+    for asked in ({"minutes": 6, "seed": 6}, {"minutes": 7, "seed": 5}):
         with pytest.raises(RunError, match="the directory holds a demo with"):
             demo(small_demo.directory, **asked)
 
@@ -208,6 +213,127 @@ def test_the_target_is_logged_in_more_detail_and_otherwise_trained_as_a_rung(
     shared = {"evaluations", "sample_prompts", "tensorboard"}
     for name, value in vars(target).items():
         assert (value == getattr(rung, name)) != (name in shared), name
+
+
+# --- what follows pre-training, in small ------------------------------------------------------
+
+STORY = ("instructions", "practice", "sft", "grpo", "evaluation", "int8", "serving")
+
+
+def small_sums() -> InstructRecipe:
+    """Problems that are short in the small demo's few tokens."""
+    sources = (
+        InstructSource("generated", "sums", problems=("sum",), languages=("en",), count=60),
+        InstructSource(
+            "generated", "products", problems=("product",), languages=("en",), count=20,
+            work="calculator",
+        ),
+    )  # fmt: skip
+    return InstructRecipe(sources=sources, held_out_fraction=0.2)
+
+
+def shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the recipes of what follows pre-training take seconds."""
+    fine_tuning, reinforcement = recipes.fine_tuning, recipes.reinforcement
+
+    def sft(out: Path, seed: int) -> SftRecipe:
+        full = fine_tuning(out, seed)
+        train = replace(
+            full.train, epochs=1.0, global_batch_tokens=BATCH, micro_batch_tokens=BATCH,
+            eval_answers=4, max_new_tokens=8,
+        )  # fmt: skip
+        return replace(full, train=train)
+
+    def grpo(out: Path, seed: int) -> GrpoRecipe:
+        full = reinforcement(out, seed)
+        drawn = replace(full.rollouts, prompts=2, answers=2, max_new_tokens=8)
+        train = replace(full.train, rounds=2, eval_answers=4, forecast_answers=2)
+        return replace(full, rollouts=drawn, train=train)
+
+    monkeypatch.setattr(recipes, "fine_tuning", sft)
+    monkeypatch.setattr(recipes, "reinforcement", grpo)
+    monkeypatch.setattr(recipes, "instructions", small_sums)
+    monkeypatch.setattr(recipes, "practice", small_sums)
+    monkeypatch.setattr(recipes, "RUNG_TASKS", ("cloze",))
+    monkeypatch.setattr(recipes, "TASKS", ("induction",))
+    monkeypatch.setattr(recipes, "EVAL_LIMIT", 2)
+
+
+@pytest.fixture(scope="module")
+def small_story(small_demo: DemoResult, calibrated_cache: Path) -> Iterator[DemoResult]:
+    """The small demo, continued with twice its minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOFLOP_CACHE", str(calibrated_cache))
+        shortened(patch)
+        with pytest.MonkeyPatch.context() as broken:
+
+            def killed(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            broken.setattr(story, "grpo", killed)
+            with pytest.raises(KeyboardInterrupt):
+                demo(small_demo.directory, minutes=12, seed=5)
+        taught = small_demo.directory / "sft" / "manifest.json"
+        (small_demo.directory / "sft-sealed.txt").write_text(str(taught.stat().st_mtime_ns))
+        yield demo(small_demo.directory, minutes=12, seed=5)
+
+
+def test_more_minutes_continue_a_demo_with_all_that_follows_pre_training(
+    small_demo: DemoResult, small_story: DemoResult
+) -> None:
+    out, summary = small_story.directory, small_story.summary
+    assert summary["outcome"] == small_demo.summary["outcome"]
+    for name, kind in zip(
+        STORY, ("instruct", "instruct", "run", "run", "evaluation", "model", "exchanges"),
+        strict=True,
+    ):  # fmt: skip
+        read_manifest(out / name, kind, verify=True)
+    assert json.loads((out / "summary.json").read_text()) == summary
+    stages = {stage["name"] for stage in summary["stages"]}
+    assert stages >= {"ladder", "target", "sft", "grpo", "evaluation", "int8", "serving"}
+    assert summary["emergence"].keys() == {"cloze"}
+    for name in ("ledger.jsonl", "grpo/ledger.jsonl", "int8/ledger.jsonl", "serving/ledger.jsonl"):
+        Ledger(out / name).verify()
+    made = {p.quantity: p for p in Ledger(out / "ledger.jsonl").read()}
+    assert [*made] == [*QUANTITIES, "sft_seconds", "grpo_seconds"]
+    assert all(p.settled for p in made.values())
+
+
+def test_interrupted_after_a_stage_it_goes_on_behind_it(small_story: DemoResult) -> None:
+    out = small_story.directory
+    sealed = (out / "sft-sealed.txt").read_text()
+    assert sealed == str((out / "sft" / "manifest.json").stat().st_mtime_ns)
+    assert [p.quantity for p in Ledger(out / "ledger.jsonl").read()].count("sft_seconds") == 1
+
+
+def test_the_served_model_answered_and_refused(small_story: DemoResult) -> None:
+    found = {each["question"]: each for each in small_story.summary["served"]}
+    assert [*found] == [question for _, question in QUESTIONS]
+    chat, refused = found[QUESTIONS[0][1]], found[QUESTIONS[-1][1]]
+    assert (chat["status"], chat["shown"]) == (200, True)
+    assert (refused["status"], refused["shown"]) == (400, True)
+    assert "weapons" in refused["answer"]
+
+
+def test_the_report_shows_every_stage(small_story: DemoResult) -> None:
+    page = small_story.report.read_text("utf-8")
+    assert len(page.encode()) < 500_000
+    for section in ("ladder", "law", "ledger", "abilities", "alignment", "scores", "compression",
+                    "serving", "lineage"):  # fmt: skip
+        assert f'id="{section}"' in page, section
+    assert QUESTIONS[1][1] in page
+
+
+def test_the_same_command_again_does_no_stage_again(
+    small_story: DemoResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = small_story.directory
+    before = {name: (out / name / "manifest.json").stat().st_mtime_ns for name in STORY}
+    ledger = (out / "ledger.jsonl").read_bytes()
+    again = demo(out, minutes=12, seed=5)
+    assert before == {name: (out / name / "manifest.json").stat().st_mtime_ns for name in STORY}
+    assert (out / "ledger.jsonl").read_bytes() == ledger
+    assert again.summary["served"] == small_story.summary["served"]
 
 
 # --- at full length ------------------------------------------------------------------------

@@ -153,6 +153,27 @@ def test_padding_is_never_the_end_of_an_answer(
     assert said["eos_token"] == "<|endoftext|>" != said["pad_token"]
 
 
+def test_layers_more_are_trained_and_saved_with_the_rest(
+    recipe: SftRecipe, base: Path, tmp_path: Path, calibrated: None
+) -> None:
+    deeper = replace(recipe, train=replace(recipe.train, extra_layers=1, eval_answers=0))
+    result = sft(deeper, tmp_path / "run")
+    before, after = load_decoder(base), load_decoder(tmp_path / "run" / "model")
+    assert after.config.n_layers == before.config.n_layers + 1
+    assert (
+        result.params_total == result.trained_params == sum(p.numel() for p in after.parameters())
+    )
+    top = after.state_dict()[f"layers.{before.config.n_layers}.self_attn.o_proj.weight"]
+    assert top.abs().max() > 0
+
+
+def test_layers_more_beside_adapters_are_refused(recipe: SftRecipe) -> None:
+    with pytest.raises(RecipeError, match=r"leave lora\.rank out"):
+        replace(
+            recipe, train=replace(recipe.train, extra_layers=1), lora=replace(recipe.lora, rank=2)
+        )
+
+
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_adapters_are_saved_and_merged_into_the_model(
     recipe: SftRecipe, tmp_path: Path, dora: bool, calibrated: None

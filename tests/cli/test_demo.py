@@ -25,6 +25,7 @@ def fake_demo(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             "outcome": 3.03, "held": asked["held"], "error_percent": -0.99, "seconds": 570.0,
             "promised_seconds": 600.0,
         }  # fmt: skip
+        summary |= asked.get("more", {})
         return DemoResult(out, summary, (), out / "report.html", out / "model")
 
     monkeypatch.setattr(isoflop.demo, "demo", demo)
@@ -63,3 +64,34 @@ def test_minutes_that_are_none_are_refused(
     assert main(["demo", "--out", str(tmp_path / "demo"), f"--minutes={minutes}"]) == 2
     assert "must be positive" in capsys.readouterr().err
     assert not (tmp_path / "demo" / "demo.json").exists()
+
+
+def test_what_follows_pre_training_is_told_a_line_a_stage(
+    fake_demo: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_demo["more"] = {
+        "chat": {
+            "sft": {"exact_match": 0.61, "bits_per_byte_before": 1.6, "bits_per_byte": 1.56},
+            "grpo": {"exact_match_start": 0.5, "exact_match": 0.5},
+        },
+        "emergence": {"cloze": "not enough data"},
+        "int8": {"bytes": 30, "bytes_full": 100, "bits_per_byte": 1.5615,
+                 "bits_per_byte_full": 1.56},
+        "served": [
+            {"question": "What is 3 × 4?", "status": 200, "answer": "The answer is 12.",
+             "calls": [["calculator", "{}"]]},
+            {"question": "A bomb?", "status": 400, "answer": "refused", "calls": []},
+        ],
+    }  # fmt: skip
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:10] == [
+        "taught: 61% of held-out questions right; text it knew: -2.5 % bits per byte",
+        "practised for a reward: word problems right 50.0% to 50.0%, no gain",
+        "emergence: cloze: not enough data",
+        "int8: 30% of the bytes, +0.10 % loss",
+        "served:",
+        "  What is 3 × 4?",
+        "    [calculator {}] The answer is 12.",
+        "  A bomb?",
+        "    (400) refused",
+    ]

@@ -27,6 +27,18 @@ def solved(question: str) -> Fraction:
     return eval(text, {"Fraction": Fraction})  # only digits and signs got here
 
 
+def test_long_products_have_as_many_digits_as_the_difficulty_says() -> None:
+    source = InstructSource(
+        "generated", problems=("long-product",), difficulty=(4, 4), count=100, work="calculator"
+    )
+    for problem in generate(source, seed=3):
+        one, other = problem.expression.split(" × ")
+        assert len(one) == len(other) == 4
+        assert problem.answer == str(int(one) * int(other))
+        # Of one family with a product of the same numbers, so that both lie on one side.
+        assert problem.family.startswith("product/")
+
+
 def test_every_answer_to_arithmetic_is_what_fractions_give_and_the_wrong_one_is_not() -> None:
     source = InstructSource("generated", problems=ARITHMETIC, difficulty=(1, 3), count=2000)
     problems = [*generate(source, 0)]

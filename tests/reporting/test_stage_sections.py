@@ -67,7 +67,7 @@ def compressed(folder: Path, name: str, size: int, loss: float, held: bool) -> P
         {
             "config": {"method": name.split("-")[0], "bits": 4, "sparsity": 0.5},
             "measured": {"bits_per_byte_full": 2.0, "bits_per_byte": loss, "flipped": 0.05},
-            "sensitivity": {}, "promises": [promise], "bytes_full": 1000, "bytes": size,
+            "foretold": {}, "promises": [promise], "bytes_full": 1000, "bytes": size,
         },
     )  # fmt: skip
     Ledger(path / "ledger.jsonl").promise("bits_per_byte_added", "b", 0.01, 0.0, 0.02, 0.9, "parts")
@@ -176,3 +176,49 @@ def test_two_reports_are_set_side_by_side_from_pages_or_from_directories(
 def test_a_page_without_any_of_them_has_none_of_their_sections() -> None:
     page = build(Report("Nothing", ""))
     assert not any(f'id="{key}"' in page for key in ("alignment", "compression", "serving"))
+
+
+# --- a demo that was served ----------------------------------------------------------------
+
+
+@pytest.fixture
+def served_demo(tmp_path: Path) -> Path:
+    """What a demo leaves of its finished model: scores, and what it was asked over HTTP."""
+    demo = tmp_path / "demo"
+    (demo / "evaluation").mkdir(parents=True)
+    (demo / "serving").mkdir()
+    write_json(demo / "summary.json", {"seed": 0})
+    write_json(
+        demo / "evaluation" / "results.json",
+        {"cloze": {"score": 0.25, "low": 0.1, "high": 0.5, "chance": 0.25, "n": 20,
+                   "metric": "accuracy"}},
+    )  # fmt: skip
+    call = ["calculator", '{"expression": "3 × 4"}']
+    asked = {"kind": "tool call", "question": "What is 3 × <4>?", "answer": "The answer is 12.",
+             "calls": [call], "status": 200, "shown": True}  # fmt: skip
+    refused = {"kind": "refused", "question": "?", "answer": "refused: weapons", "calls": [],
+               "status": 400, "shown": True}  # fmt: skip
+    write_json(demo / "serving" / "exchanges.json", [asked, refused])
+    return demo
+
+
+def test_a_demo_shows_what_its_server_was_asked_and_what_its_model_scores(
+    served_demo: Path,
+) -> None:
+    found = collect([served_demo])
+    assert [each.status for each in found.exchanges] == [200, 400]
+    assert found.scores[0].items == 20
+    page = build(found)
+    assert "What is 3 × &lt;4&gt;?" in page
+    assert "calculator {&quot;expression&quot;: &quot;3 × 4&quot;}" in page
+    assert "0.100 to 0.500" in page
+
+
+def test_damaged_exchanges_and_scores_are_named(served_demo: Path) -> None:
+    write_json(served_demo / "serving" / "exchanges.json", [{"kind": "chat"}])
+    with pytest.raises(ArtifactError, match="these are no exchanges"):
+        collect([served_demo])
+    write_json(served_demo / "serving" / "exchanges.json", [])
+    write_json(served_demo / "evaluation" / "results.json", {"cloze": {"score": "high"}})
+    with pytest.raises(ArtifactError, match="these are no scores"):
+        collect([served_demo])

@@ -26,6 +26,7 @@ from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
+from isoflop.models.deepen import deepened
 from isoflop.training.objectives import TokenBatch, next_token_loss
 
 Recipe = SftRecipe | RewardRecipe | DpoRecipe | GrpoRecipe | PpoRecipe
@@ -48,6 +49,8 @@ def foresee(recipe: Recipe) -> Foresight:
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     keep_freed_buffers()
     model = load_decoder(recipe.model.path)
+    if isinstance(recipe, SftRecipe):
+        model = deepened(model, recipe.train.extra_layers, recipe.train.seed)
     positions, rows, how = _positions(recipe, model.config.max_seq_len)
     per_position = _seconds_per_position(model, rows)
     seconds = positions * per_position
@@ -70,6 +73,8 @@ def _positions(recipe: Recipe, context: int) -> tuple[float, tuple[int, int], st
     if isinstance(recipe, SftRecipe):
         count, length = _lengths(recipe, ("supervised",))
         total = count * length * recipe.train.epochs
+        if recipe.data.replay is not None:
+            total /= 1 - recipe.data.replay_share
         width = recipe.train.seq_len or context
         micro = max(1, recipe.train.micro_batch_tokens // width)
         how = f"{count:,} conversations of about {length:.0f} tokens, {recipe.train.epochs:g} times"

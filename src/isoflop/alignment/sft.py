@@ -37,6 +37,7 @@ from isoflop.data.tokenizer import load as load_tokenizer
 from isoflop.models.accounting import count_parameters
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
+from isoflop.models.deepen import deepened
 from isoflop.training.loop import run
 from isoflop.training.objectives import TokenBatch, next_token_loss
 from isoflop.training.optimizers import build_optimizer
@@ -108,7 +109,8 @@ def sft(recipe: SftRecipe, out: Path, progress: Progress = SILENT) -> SftResult:
 
 def _sft(recipe: SftRecipe, out: Path, progress: Progress, ranks: Ranks) -> SftResult:
     train = recipe.train
-    model = load_decoder(recipe.model.path).train()
+    model = load_decoder(recipe.model.path)
+    model = deepened(model, train.extra_layers, train.seed).train()
     chat = open_chat(load_tokenizer(recipe.model.path), recipe.model.chat_template)
     seq_len = train.seq_len or model.config.max_seq_len
     _check_windows(recipe, seq_len, model.config.max_seq_len)

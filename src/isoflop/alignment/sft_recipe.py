@@ -72,6 +72,9 @@ class SftTrainConfig:
     """Positions per forward and backward pass; changes speed and memory only."""
     neftune_alpha: float | None = None
     """Noise on the embeddings while training (Jain et al. 2024); off when not given."""
+    extra_layers: int = 0
+    """Blocks added on top of the model, which begin as the identity and learn with the rest (Wu et
+    al. 2024): one block alone can hardly copy what it was asked into its answer."""
     seed: int = 0
     """Fixes packing, order and noise."""
     threads: int | None = None
@@ -130,8 +133,9 @@ def _problems(recipe: SftRecipe) -> Iterator[str]:
     ):  # fmt: skip
         if getattr(train, name) < 1:
             yield f"train.{name} = {getattr(train, name)} must be at least 1"
-    if train.eval_answers < 0:
-        yield f"train.eval_answers = {train.eval_answers} must not be negative"
+    for name in ("eval_answers", "extra_layers"):
+        if getattr(train, name) < 0:
+            yield f"train.{name} = {getattr(train, name)} must not be negative"
     if not train.epochs > 0:
         yield f"train.epochs = {train.epochs} must be positive"
     for name in ("seq_len", "threads"):
@@ -143,6 +147,8 @@ def _problems(recipe: SftRecipe) -> Iterator[str]:
         yield f"data.replay_share = {recipe.data.replay_share} is outside (0, 1)"
     if lora.rank is not None and lora.rank < 1:
         yield f"lora.rank = {lora.rank} must be at least 1"
+    if train.extra_layers and lora.rank is not None:
+        yield "train.extra_layers needs all weights trained: leave lora.rank out"
     if lora.dora and lora.rank is None:
         yield "lora.dora needs lora.rank"
     if not lora.alpha > 0:

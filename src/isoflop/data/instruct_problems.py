@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from isoflop.data.word_problems import worded
@@ -104,7 +104,17 @@ def subtract(draw: random.Random, language: Language, difficulty: int) -> Proble
 
 def multiply(draw: random.Random, language: Language, difficulty: int) -> Problem:
     """a × b; beyond single digits by the places of b."""
-    a, b = number(draw, difficulty), number(draw, difficulty)
+    return _product(draw, language, number(draw, difficulty), number(draw, difficulty))
+
+
+def multiply_long(draw: random.Random, language: Language, difficulty: int) -> Problem:
+    """a × b, both of exactly so many digits as the difficulty says."""
+    least = 10 ** (difficulty - 1)
+    a, b = draw.randrange(least, 10 * least), draw.randrange(least, 10 * least)
+    return replace(_product(draw, language, a, b), kind="long-product")
+
+
+def _product(draw: random.Random, language: Language, a: int, b: int) -> Problem:
     parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b)))][::-1]
     steps = f"{a} × {b} = {a * b}"
     if sum(part > 0 for part in parts) > 1:
@@ -192,6 +202,7 @@ NUMERIC: dict[str, Generator] = {
     "sum": add,
     "difference": subtract,
     "product": multiply,
+    "long-product": multiply_long,
     "quotient": divide,
     "expression": expression,
     "units": convert,

@@ -38,7 +38,13 @@ from isoflop.reporting.records import (
     Target,
     Verdict,
 )
-from isoflop.reporting.stage_read import read_aligned, read_compressed, read_served
+from isoflop.reporting.stage_read import (
+    read_aligned,
+    read_compressed,
+    read_exchanges,
+    read_scores,
+    read_served,
+)
 
 Note = Callable[[str], None]
 # One page stays under 500 kB whatever the run logged.
@@ -87,6 +93,8 @@ def collect(paths: Sequence[Path]) -> Report:
         lineage=lineage,
         aligned=tuple(read_aligned(run, stage, notes.append) for run, stage in found.aligned),
         compressed=tuple(map(read_compressed, found.compressed)),
+        exchanges=() if found.exchanges is None else read_exchanges(found.exchanges),
+        scores=() if found.scores is None else read_scores(found.scores),
         served=tuple(s for path in found.served if (s := read_served(path)) is not None),
         seconds=_number(summary, "seconds"),
         promised_seconds=_number(summary, "promised_seconds"),

@@ -13,7 +13,12 @@ from isoflop.reporting.stage_read import alignment_stage, is_compressed
 
 _METRICS = "isoflop:"
 """What the names of a server's metrics begin with."""
-_DEMO_PARTS = ("corpus", "tokenizer", "shards", "ladder", "target", "model")
+_DEMO_PARTS = (
+    "corpus", "tokenizer", "shards", "ladder", "target", "model", "instructions", "sft",
+    "practice", "grpo", "evaluation", "int8", "serving",
+)  # fmt: skip
+_LOOKED_INTO = ("corpus", "ladder", "sft", "grpo", "int8", "serving")
+"""Parts of a demo that have more to show than where they came from."""
 
 
 @dataclass
@@ -34,6 +39,9 @@ class Found:
     compressed: list[Path] = field(default_factory=list)
     served: list[Path] = field(default_factory=list)
     """Metrics of servers."""
+    exchanges: Path | None = None
+    scores: Path | None = None
+    """Of the finished model of a demo."""
 
 
 def locate(paths: Sequence[Path]) -> Found:
@@ -88,10 +96,14 @@ def _look_at_directory(directory: Path, found: Found) -> bool:
         ("law.json", "law"),
         ("funnel.json", "funnel"),
         ("abilities.json", "abilities"),
+        ("exchanges.json", "exchanges"),
     ):
         if (directory / name).is_file():
             setattr(found, attribute, directory / name)
             hits += 1
+    for path in sorted(directory.glob("*.prom")):
+        found.served.append(path)
+        hits += 1
     if (directory / LEDGER).is_file():
         found.ledgers.append(directory / LEDGER)
         hits += 1
@@ -122,10 +134,12 @@ def _look_at_directory(directory: Path, found: Found) -> bool:
 def _look_at_demo(demo: Path, found: Found) -> None:
     for name in _DEMO_PARTS:
         part = demo / name
-        if name in ("corpus", "ladder") and part.is_dir():
+        if name in _LOOKED_INTO and part.is_dir():
             _look_at_directory(part, found)
         elif (part / MANIFEST).is_file():
             found.artifacts.append((name, part))
+    if (demo / "evaluation" / "results.json").is_file():
+        found.scores = demo / "evaluation" / "results.json"
     if _is_run(demo / "target"):
         found.runs.append((demo / "target", True))
 

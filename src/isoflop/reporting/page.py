@@ -21,6 +21,7 @@ from isoflop.reporting import (
     numbers,
     provenance,
     results,
+    score_section,
     serving_section,
 )
 from isoflop.reporting.markup import Section, both, text
@@ -52,6 +53,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     abilities.abilities,
     results.ledger,
     alignment_section.alignment,
+    score_section.scores,
     compression_section.compression,
     serving_section.serving,
     comparison_section.comparison,

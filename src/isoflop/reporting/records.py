@@ -7,7 +7,14 @@ from typing import Any
 
 from isoflop.core.ledger import Promise, Tally
 from isoflop.reporting.law_records import Fan, LawFigures
-from isoflop.reporting.stage_records import Aligned, Comparison, Compressed, Served
+from isoflop.reporting.stage_records import (
+    Aligned,
+    Comparison,
+    Compressed,
+    Exchange,
+    Score,
+    Served,
+)
 
 
 @dataclass(frozen=True)
@@ -248,6 +255,10 @@ class Report:
     """Runs of SFT, reward, DPO, PPO and GRPO."""
     compressed: tuple[Compressed, ...] = ()
     served: tuple[Served, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+    """What a server was asked and said."""
+    scores: tuple[Score, ...] = ()
+    """Of the finished model."""
     comparison: Comparison | None = None
     seconds: float | None = None
     """Wall time of the whole work."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from isoflop.reporting import numbers
 from isoflop.reporting.markup import Column, Section, both, details, table, text
 from isoflop.reporting.records import Report
-from isoflop.reporting.stage_records import Served
+from isoflop.reporting.stage_records import Exchange, Served
 
+_KINDS = {"chat": "对话", "tool call": "工具调用", "refused": "拒绝"}
 _WORDS = {
     "whole answer": "整个回答",
     "time to the first token": "首个词元的时间",
@@ -19,10 +21,33 @@ _WORDS = {
 
 def serving(report: Report) -> Section | None:
     """Latencies of each server whose metrics were given."""
-    if not report.served:
+    if not (report.served or report.exchanges):
         return None
-    body = "".join(_server(served) for served in report.served)
+    body = _exchanges(report.exchanges) + "".join(_server(served) for served in report.served)
     return Section("serving", both("Serving", "服务"), body)
+
+
+def _exchanges(exchanges: Sequence[Exchange]) -> str:
+    """What the served model was asked, what tools were run for it, and what came back."""
+    if not exchanges:
+        return ""
+    rows = [
+        [
+            both(text(each.kind), text(_KINDS.get(each.kind, each.kind))),
+            _said(each.question),
+            "".join(f"<code>{text(f'{name} {said}')}</code> " for name, said in each.calls),
+            _said(each.answer),
+            str(each.status),
+        ]
+        for each in exchanges
+    ]
+    columns = [Column("What"), Column("Asked"), Column("Called"), Column("Answered"),
+               Column("HTTP", True)]  # fmt: skip
+    return table("Asked over HTTP", columns, rows, "通过 HTTP 提问")
+
+
+def _said(written: str) -> str:
+    return f'<span class="answer">{text(written)}</span>'
 
 
 def _server(served: Served) -> str:

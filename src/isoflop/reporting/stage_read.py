@@ -12,7 +12,16 @@ from isoflop.core.artifact import read_json
 from isoflop.core.errors import ArtifactError
 from isoflop.reporting import lines
 from isoflop.reporting.inventory.identify import stage_of
-from isoflop.reporting.stage_records import Aligned, Compressed, Figure, Latency, Pair, Served
+from isoflop.reporting.stage_records import (
+    Aligned,
+    Compressed,
+    Exchange,
+    Figure,
+    Latency,
+    Pair,
+    Score,
+    Served,
+)
 
 ALIGNED = ("sft", "reward", "dpo", "ppo", "grpo")
 MOST_PAIRS, _CHARACTERS, _MOST_POINTS = 6, 600, 200
@@ -105,7 +114,7 @@ def is_compressed(directory: Path) -> bool:
     """Whether a directory is a model that `isoflop compress` wrote."""
     path = directory / "result.json"
     raw = read_json(path) if path.is_file() else None
-    return isinstance(raw, dict) and {"measured", "sensitivity", "bytes_full"} <= set(raw)
+    return isinstance(raw, dict) and {"measured", "foretold", "bytes_full"} <= set(raw)
 
 
 def read_compressed(directory: Path) -> Compressed:
@@ -193,6 +202,39 @@ def _quantiles(buckets: list[tuple[float, float]], count: float) -> tuple[tuple[
         (share, next((end for end, below in ordered if below >= share * count), math.inf))
         for share in _QUANTILES
     )
+
+
+def read_exchanges(path: Path) -> tuple[Exchange, ...]:
+    """What a server was asked and said, as `isoflop demo` notes it.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    try:
+        return tuple(
+            Exchange(**{**each, "calls": tuple((name, said) for name, said in each["calls"])})
+            for each in read_json(path)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"these are no exchanges: {error}", where=str(path)) from None
+
+
+def read_scores(path: Path) -> tuple[Score, ...]:
+    """What a model scored, from the `results.json` of `isoflop eval`.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    try:
+        return tuple(
+            Score(
+                name, str(each["metric"]), float(each["score"]), _number(each["low"]),
+                _number(each["high"]), _number(each["chance"]), int(each["n"]),
+            )
+            for name, each in read_json(path).items()
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"these are no scores: {error}", where=str(path)) from None
 
 
 def _number(value: object) -> float | None:

@@ -79,6 +79,37 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """One question to a server and its reply."""
+
+    kind: str
+    """`chat`, `tool call` or `refused`: what the question was to show."""
+    question: str
+    answer: str
+    """What the model said; the server's reason, where it refused."""
+    calls: tuple[tuple[str, str], ...]
+    """Tools that the server ran: name and arguments."""
+    status: int
+    """Of HTTP: 200, or 4xx where the server refused."""
+    shown: bool
+    """Whether it showed what it was to show: an answer, an answer after a call, or a refusal."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one model scored on a task."""
+
+    task: str
+    metric: str
+    score: float
+    low: float | None
+    """Of the 95 % interval."""
+    high: float | None
+    chance: float | None
+    items: int
+
+
+@dataclass(frozen=True)
 class Paired:
     """One task or figure of two models side by side."""
 

@@ -14,7 +14,7 @@ MEANINGS = {
     "run": "a training run",
     "ladder": "a ladder: many small runs for a law",
     "mixture-search": "a search for the best mixture of sources",
-    "demo": "a demo: data, ladder, law, promise, target",
+    "demo": "a demo: data, ladder, law, promise, target, and what the model was taught after",
     "corpus": "a corpus of cleaned documents",
     "annotations": "documents measured for `isoflop data build --annotations`",
     "tokenizer": "a tokenizer",

@@ -1,12 +1,13 @@
-"""The demo's promises: what its target will come to, sealed before it starts, and how it came out.
+"""What the demo promises of its stages, sealed before they start, and how that came out.
 
-Not for the stages that lead there (`demo.py`), nor for the ledger itself (`core/ledger.py`).
+Not for the stages (`pretraining.py`, `story.py`), nor for the ledger itself (`core/ledger.py`).
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from isoflop.planning.ladder import RUNS
 if TYPE_CHECKING:
     from isoflop.training.pretrain import TrainResult
 
-RECORD = Path(__file__).with_name("demo_record.json")
+RECORD = Path(__file__).with_name("record.json")
 """What the forecasts of the ladders came to on which the demo's recipe was developed."""
 LEVEL = 0.9
 SPEED_SPREAD = 0.25
@@ -31,14 +32,7 @@ MEMORY_SPREAD = 0.1
 def promise_target(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
     """Seal what the target will come to, before it starts; once only."""
     ledger = Ledger(out / LEDGER)
-    made = {p.quantity for p in ledger.read()} if ledger.path.exists() else set()
-
-    def promise(
-        quantity: str, unit: str, value: float, low: float, high: float, basis: str
-    ) -> None:
-        if quantity not in made:  # a kill may have come between two promises
-            ledger.promise(quantity, unit, value, low, high, LEVEL, basis)
-
+    promise = partial(promise_once, ledger)
     raw = law.predict(plan["params"], plan["tokens"], LEVEL)
     record = read_track_record(RECORD)
     foretold = record.correct(raw)
@@ -80,16 +74,30 @@ def promise_target(out: Path, law: Law, plan: Mapping[str, Any]) -> Ledger:
     return ledger
 
 
-def settle(ledger: Ledger, result: TrainResult) -> None:
-    """Score the promises that are still open."""
+def promise_once(
+    ledger: Ledger, quantity: str, unit: str, value: float, low: float, high: float, basis: str
+) -> None:
+    """Promise a quantity, unless that was done: a kill may have come between two promises."""
+    made = {p.quantity for p in ledger.read()} if ledger.path.exists() else set()
+    if quantity not in made:
+        ledger.promise(quantity, unit, value, low, high, LEVEL, basis)
+
+
+def settle_target(ledger: Ledger, result: TrainResult) -> None:
+    """Score the promises of the target that are still open."""
     outcomes = {
         "loss": result.loss,
         "bits_per_byte": result.bits_per_byte,
         "seconds": result.seconds,
         "peak_memory": float(result.peak_memory_bytes),
     }
+    settle(ledger, outcomes)
+
+
+def settle(ledger: Ledger, outcomes: Mapping[str, float | None]) -> None:
+    """Score the promises of these quantities that are still open; None leaves one open."""
     for promise in ledger.read():
-        outcome = outcomes[promise.quantity]
+        outcome = outcomes.get(promise.quantity)
         if not promise.settled and outcome is not None:
             ledger.settle(promise.id, outcome)
 
