@@ -73,13 +73,13 @@ def measure(folder: Path, threshold: float) -> dict[str, Any]:
         for way, more in zip(WAYS, ways, strict=True):
             asked = ("--attacks", one / "attacks.txt", "--benign", one / "benign.txt")
             found[way]["families"][one.name] = said("redteam", *asked, *more)
-    for way in found.values():
-        each = list(way["families"].values())
+    for total in found.values():
+        each = list(total["families"].values())
         for name in ("passed", "blocked"):
-            counts = (sum(one[name][part] for one in each) for part in ("count", "of"))
-            way[name] = vars(share(*counts))
-        way["refused_lines"] = [line for one in each for line in one["blocked_lines"]]
-        way["passed_requests"] = sorted({text for one in each for _, text in one["passed_lines"]})
+            counts = (sum(part[name][which] for part in each) for which in ("count", "of"))
+            total[name] = vars(share(*counts))
+        total["refused_lines"] = [line for part in each for line in part["blocked_lines"]]
+        total["passed_requests"] = sorted({t for part in each for _, t in part["passed_lines"]})
     return found
 
 
