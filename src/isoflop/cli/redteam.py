@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isoflop.cli.arguments import Arguments, parse_arguments
 from isoflop.core.console import print_result
+from isoflop.serving.settings import THRESHOLD
 
 MOST_BLOCKED = 0.02
 LEAST_FACTOR = 10.0
@@ -20,6 +21,10 @@ class RedteamArguments(Arguments):
 
     safety_lists: Path | None = None
     """Folder of the filter's category lists; those that come with Isoflop otherwise."""
+    safety_classifier: Path | None = None
+    """A classifier of harmful texts, as `isoflop data classifier` trains it; none otherwise."""
+    safety_threshold: float = THRESHOLD
+    """Risk, 0 to 1, above which the classifier refuses a text."""
     attacks: Path | None = None
     """File of requests to be refused, one a line; those that come with Isoflop otherwise."""
     benign: Path | None = None
@@ -30,10 +35,14 @@ def run(args: list[str]) -> int:
     """Run the command; 0, 1 if the filter lets through or blocks too much."""
     arguments = parse_arguments(RedteamArguments, args, "redteam")
     from isoflop.serving.redteam import LISTS, Share, attack, read_lines
+    from isoflop.serving.risk import open_judge
     from isoflop.serving.safety import LISTS as SAFETY_LISTS
     from isoflop.serving.safety import SafetyFilter, read_rules
 
-    safety = SafetyFilter(read_rules(arguments.safety_lists or SAFETY_LISTS), "block")
+    rules = read_rules(arguments.safety_lists or SAFETY_LISTS)
+    classifier = arguments.safety_classifier
+    judge = None if classifier is None else open_judge(classifier, arguments.safety_threshold)
+    safety = SafetyFilter(rules, "block", judge=judge)
     done = attack(
         safety,
         read_lines(arguments.attacks or LISTS / "attacks.txt"),

@@ -13,7 +13,13 @@ from isoflop.cli.arguments import Arguments, parse_arguments
 from isoflop.core.console import print_result
 from isoflop.core.errors import RecipeError
 from isoflop.data.extras import require
-from isoflop.serving.settings import BuiltinTool, EngineConfig, SafetyMode, Settings
+from isoflop.serving.settings import (
+    THRESHOLD,
+    BuiltinTool,
+    EngineConfig,
+    SafetyMode,
+    Settings,
+)
 
 KEY_VARIABLE = "ISOFLOP_API_KEY"
 
@@ -47,6 +53,12 @@ class ServeArguments(Arguments):
     """What becomes of listed subjects and personal data: off, flag, redact or block."""
     safety_lists: Path | None = None
     """Folder of category lists in place of those that come with Isoflop."""
+    safety_classifier: Path | None = None
+    """A classifier of harmful texts, as `isoflop data classifier` trains it, that also judges what
+    no list spells."""
+    safety_threshold: float = THRESHOLD
+    """Risk, 0 to 1, above which the classifier has a text blocked, or noted under flag and
+    redact."""
     audit: Path | None = None
     """File for a line about each thing the safety filter found, texts as hashes."""
     feedback: Path | None = None
@@ -77,6 +89,8 @@ def run(args: list[str]) -> int:
         most_waiting=arguments.most_waiting,
         safety=arguments.safety,
         safety_lists=arguments.safety_lists,
+        safety_classifier=arguments.safety_classifier,
+        safety_threshold=arguments.safety_threshold,
         audit=arguments.audit,
         feedback=arguments.feedback,
         tools=arguments.tools,

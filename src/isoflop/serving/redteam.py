@@ -78,9 +78,9 @@ def attack(safety: SafetyFilter, attacks: Sequence[str], benign: Sequence[str]) 
     for text in attacks:
         for name, said in disguises(text):
             tried[name] += 1
-            if not safety.subjects(said):
+            if not safety.verdict(said).names:
                 passed.append((name, text))
-    blocked = tuple(line for line in benign if safety.subjects(line))
+    blocked = tuple(line for line in benign if safety.verdict(line).names)
     through = Counter(name for name, _ in passed)
     return Attacked(
         passed=share(len(passed), tried.total()),
@@ -97,11 +97,26 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: It cannot be read or holds nothing.
     """
+    return [line for lines in read_families(path).values() for line in lines]
+
+
+def read_families(path: Path) -> dict[str, list[str]]:
+    """The lines of a list by family: `## NAME` begins one; lines before the first are of "".
+
+    Raises:
+        DataError: As `read_lines`.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the list cannot be read: {error}", where=str(path)) from None
-    kept = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not kept:
+    families: dict[str, list[str]] = {}
+    name = ""
+    for line in lines:
+        if line.startswith("##"):
+            name = line.lstrip("#").strip()
+        elif line.strip() and not line.startswith("#"):
+            families.setdefault(name, []).append(line.strip())
+    if not families:
         raise DataError("the list is empty", where=str(path))
-    return kept
+    return families

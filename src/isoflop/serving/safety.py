@@ -1,7 +1,8 @@
 """A filter of prompts and answers: listed subjects and personal data; one text, one verdict.
 
 It knows what its lists spell, in English and Chinese and under common disguises (`disguise.py`),
-and nothing of meaning: it is a sieve and not a judge. Not for cleaning a corpus (`data/`).
+and nothing of meaning; a classifier (`risk.py`), where there is one, also judges what no list
+spells. Not for cleaning a corpus (`data/`).
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isoflop.core.errors import DataError
+from isoflop.core.errors import DataError, RecipeError
 from isoflop.data import pii
 from isoflop.serving.disguise import View, open_end, views
 from isoflop.serving.request import Guard
-from isoflop.serving.settings import SafetyMode
+from isoflop.serving.risk import RiskJudge, RiskReader, open_judge
+from isoflop.serving.settings import THRESHOLD, SafetyMode
 
 LISTS = Path(__file__).with_name("safety_lists")
 WINDOW = 80
 """Characters within which the parts of a rule must stand."""
+CLASSIFIER = "classifier"
+"""The name under which the classifier's findings go."""
 _CONTEXT = 2 * WINDOW
 _KEY = 3
 _GAPS = " .-_*·,、|/"
@@ -72,15 +76,33 @@ class Hit:
     end: int
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a filter finds in a text for which a prompt is refused."""
+
+    names: tuple[str, ...]
+    """Listed subjects, and `CLASSIFIER` where the risk is above the threshold."""
+    risk: float | None
+    """What the classifier says, 0 to 1; None without one."""
+
+
 class SafetyFilter:
     """Rules, what becomes of what they find, and a log of it.
 
     Args:
         audit: File to which each finding is added as a line of JSON, the text as its hash.
+        judge: Also finds texts that no rule describes. It knows no place in them, so what it
+            finds is blocked, or else noted, and never replaced.
     """
 
-    def __init__(self, rules: Sequence[Rule], mode: SafetyMode, audit: Path | None = None) -> None:
-        self.rules, self.mode = rules, mode
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        mode: SafetyMode,
+        audit: Path | None = None,
+        judge: RiskJudge | None = None,
+    ) -> None:
+        self.rules, self.mode, self.judge = rules, mode, judge
         self.categories = sorted({rule.category for rule in rules})
         self._audit, self._lock = audit, threading.Lock()
         terms = {term for rule in rules for group in rule.terms for term in group}
@@ -114,24 +136,38 @@ class SafetyFilter:
         """Personal data and secrets in a text, in order."""
         return [Hit("pii", found.kind, found.start, found.end) for found in pii.find(text)]
 
+    def verdict(self, text: str) -> Verdict:
+        """Listed subjects in a text, and its risk."""
+        names = sorted({hit.name for hit in self.subjects(text)})
+        if self.judge is None:
+            return Verdict(tuple(names), None)
+        risk = self.judge.risk(text)
+        if risk > self.judge.threshold:
+            names.append(CLASSIFIER)
+        return Verdict(tuple(names), risk)
+
     def refused(self, text: str) -> list[str]:
         """The subjects for which a prompt is refused; noted in the audit log."""
-        hits = self.subjects(text)
-        names = sorted({hit.name for hit in hits})
-        if names:
-            self.note("prompt", "block" if self.mode == "block" else "flag", names, text)
-        return names if self.mode == "block" else []
+        found = self.verdict(text)
+        if found.names:
+            action = "block" if self.mode == "block" else "flag"
+            self.note("prompt", action, found.names, text, found.risk)
+        return list(found.names) if self.mode == "block" else []
 
     def moderation(self, text: str) -> dict[str, Any]:
         """As OpenAI's moderation reports a text."""
-        names = {hit.name for hit in self.subjects(text)}
+        verdict = self.verdict(text)
         found = {f"pii/{hit.name}" for hit in self.personal(text)}
-        categories = {name: name in names for name in self.categories}
+        categories = {name: name in verdict.names for name in self.categories}
         categories |= {f"pii/{kind}": f"pii/{kind}" in found for kind in pii.KINDS}
+        scores = {name: float(hit) for name, hit in categories.items()}
+        if verdict.risk is not None:
+            categories[CLASSIFIER] = CLASSIFIER in verdict.names
+            scores[CLASSIFIER] = verdict.risk
         return {
-            "flagged": bool(names),
+            "flagged": bool(verdict.names),
             "categories": categories,
-            "category_scores": {name: float(hit) for name, hit in categories.items()},
+            "category_scores": scores,
         }
 
     def guard(self) -> Guard:
@@ -151,12 +187,15 @@ class SafetyFilter:
                     break
         return end
 
-    def note(self, where: str, action: str, names: Sequence[str], text: str) -> None:
+    def note(
+        self, where: str, action: str, names: Sequence[str], text: str, risk: float | None
+    ) -> None:
         """Add a line to the audit log, where there is one."""
         if self._audit is None:
             return
         line = {
             "time": time.time(), "where": where, "action": action, "found": list(names),
+            "risk": risk,
             "text_sha256": hashlib.sha256(text.encode()).hexdigest(), "characters": len(text),
         }  # fmt: skip
         with self._lock, open(self._audit, "a", encoding="utf-8") as file:
@@ -173,6 +212,7 @@ class AnswerGuard:
         self.hidden: list[tuple[int, int]] = []
         self.blocked = False
         self._noted: set[Hit] = set()
+        self._risk = None if safety.judge is None else RiskReader(safety.judge)
 
     def push(self, text: str) -> str:
         """The text that is let through now."""
@@ -191,6 +231,8 @@ class AnswerGuard:
         base = max(0, self.consumed - _CONTEXT)
         recent = self._text[base:]
         end = len(recent) if final else min(safety.safe_end(recent), len(recent))
+        if self._risk is not None:
+            end = self._judged_end(self._risk, base, end, final=final)
         if base + end <= self.consumed:
             return ""
         hits = [hit for hit in safety.subjects(recent) if base + hit.end > self.consumed]
@@ -204,6 +246,23 @@ class AnswerGuard:
         if safety.mode in ("redact", "block"):
             hidden = hidden + safety.personal(recent)
         return self._replaced(recent, base, end, hidden)
+
+    def _judged_end(self, risk: RiskReader, base: int, end: int, *, final: bool) -> int:
+        """How much of the certain text the classifier lets through; it blocks where it must.
+
+        Where it blocks, all before the risky piece is certain, for nothing will follow.
+        """
+        already = risk.risky_from is not None
+        risk.read(self._text, final=final)
+        if risk.risky_from is not None and not already:
+            action = "block" if self._safety.mode == "block" else "flag"
+            self._safety.note("answer", action, [CLASSIFIER], self._text, risk.risk)
+        if self._safety.mode != "block":
+            return end
+        if risk.risky_from is None:
+            return min(end, risk.judged - base)
+        self.blocked = True
+        return risk.risky_from - base
 
     def _replaced(self, recent: str, base: int, end: int, hidden: Sequence[Hit]) -> str:
         """The certain part of the text from where it was let through, with what is to be hidden
@@ -234,21 +293,38 @@ class AnswerGuard:
         self._noted |= {Hit(h.kind, h.name, base + h.start, base + h.end) for h in new}
         if new:
             names = sorted({hit.name for hit in new})
-            self._safety.note("answer", self._safety.mode, names, self._text)
+            risk = None if self._risk is None else self._risk.risk
+            self._safety.note("answer", self._safety.mode, names, self._text, risk)
 
 
 # --- lists -----------------------------------------------------------------------------------
 
 
-def open_filter(mode: SafetyMode, lists: Path | None, audit: Path | None) -> SafetyFilter | None:
+def open_filter(
+    mode: SafetyMode,
+    lists: Path | None,
+    audit: Path | None,
+    classifier: Path | None = None,
+    threshold: float = THRESHOLD,
+) -> SafetyFilter | None:
     """The filter of a server, or None where nothing is filtered.
 
     Raises:
         DataError: A list is missing, or is no UTF-8 text, or a rule of it is empty.
+        ArtifactError: The classifier is none, or is damaged.
+        RecipeError: There is a classifier and nothing is to be filtered, or its threshold does
+            not lie between 0 and 1.
     """
     if mode == "off":
+        if classifier is not None:
+            raise RecipeError(
+                "a classifier judges nothing where the safety filter is off",
+                where="--safety-classifier",
+                fix="Add --safety block, or --safety flag",
+            )
         return None
-    return SafetyFilter(read_rules(lists or LISTS), mode, audit)
+    judge = None if classifier is None else open_judge(classifier, threshold)
+    return SafetyFilter(read_rules(lists or LISTS), mode, audit, judge)
 
 
 def read_rules(folder: Path) -> list[Rule]:

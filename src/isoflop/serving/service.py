@@ -77,7 +77,8 @@ def open_service(directory: Path, settings: Settings) -> Service:
     """Open a model directory for serving, and measure what answers will cost.
 
     Raises:
-        ArtifactError: It is no model, or its chat template is not valid.
+        ArtifactError: It is no model, its chat template is not valid, or the safety classifier
+            is none or damaged.
         DataError: Its tokenizer or a category list cannot be read.
         RecipeError: A setting is out of its range, the draft model does not go with it, or Python
             is to run where nothing contains it.
@@ -87,7 +88,13 @@ def open_service(directory: Path, settings: Settings) -> Service:
     vocabulary = Vocabulary(tokenizer, weights.config.vocab_size)
     template = open_template(directory, vocabulary)
     feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
-    safety = open_filter(settings.safety, settings.safety_lists, settings.audit)
+    safety = open_filter(
+        settings.safety,
+        settings.safety_lists,
+        settings.audit,
+        settings.safety_classifier,
+        settings.safety_threshold,
+    )
     draft = None if settings.draft_model is None else _draft(settings.draft_model, directory)
     engine = Engine(weights, vocabulary.bytes_of, settings.engine, draft)
     worker = Worker(engine, settings.most_waiting)

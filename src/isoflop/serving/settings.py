@@ -13,6 +13,8 @@ BLOCK = 32
 
 SafetyMode = Literal["off", "flag", "redact", "block"]
 """What becomes of what the safety filter finds: nothing, a note, its replacement, an end."""
+THRESHOLD = 0.5
+"""Risk above which the safety classifier finds a text, when nothing else is said."""
 BuiltinTool = Literal["calculator", "python"]
 """Tools that the server runs itself, where a request asks for them."""
 
@@ -71,6 +73,10 @@ class Settings:
     safety: SafetyMode = "off"
     safety_lists: Path | None = None
     """Folder of category lists; those that come with Isoflop when None."""
+    safety_classifier: Path | None = None
+    """Directory of a classifier of harmful texts; only lists and personal data count when None."""
+    safety_threshold: float = THRESHOLD
+    """Risk, 0 to 1, above which the classifier finds a text."""
     audit: Path | None = None
     """File that notes what the safety filter did, by hashes of the texts."""
     feedback: Path | None = None
