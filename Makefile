@@ -24,6 +24,8 @@ help:
 	@echo "make check  style, types and layers alone"
 	@echo "make bench  measure what docs/benchmarks.md reports"
 	@echo "make bench-demo  the demo with seeds $(SEEDS), as a table"
+	@echo "make audit  licences and known vulnerabilities of everything that is installed"
+	@echo "make faults kills, full disks, damaged files: the slow proof that nothing is lost"
 	@echo "make docs   the manual as HTML, English and 中文, in build/docs"
 
 .PHONY: demo
@@ -53,6 +55,15 @@ bench-demo: .venv/.installed
 		$(BIN)/isoflop demo --out build/demo-$$seed --minutes $(MINUTES) --seed $$seed; \
 		test $$? -le 1 || exit 2; done
 	@$(BIN)/python benchmarks/demo_table.py $(SEEDS:%=build/demo-%)
+
+.PHONY: audit
+audit: .venv/.installed-dev
+	@$(PIP) install -c constraints.txt -e '.[audit]'
+	$(BIN)/python tools/audit.py
+
+.PHONY: faults
+faults: .venv/.installed-dev
+	$(BIN)/python -m pytest tests/faults -m slow
 
 .PHONY: docs
 docs: .venv/.installed-docs

@@ -133,6 +133,7 @@ class _Loop(Generic[ModelT, BatchT]):
         self._model, self._optimizer, self._task = model, optimizer, task
         self._config, self._directory, self._progress = config, directory, progress
         self._store = directory / "checkpoints"
+        self._band = "" if config.forecaster is None else config.forecaster.band
         decay = config.average_decay
         self._average = None if decay is None else WeightAverage(model, decay)
         ranks = config.ranks
@@ -322,6 +323,7 @@ class _Loop(Generic[ModelT, BatchT]):
             return
         step = self.state.step
         self.log.write("forecasts.jsonl", {"step": step, **outlook.row})
+        self._band = ", ".join(filter(None, (outlook.band, forecaster.band)))
         if not outlook.reasons:
             return
         what = "; ".join(outlook.reasons)
@@ -352,7 +354,8 @@ class _Loop(Generic[ModelT, BatchT]):
         self._alone_seconds = 0.0
         self.log.write("metrics.jsonl", {**row, **self._updates, **position, **slowest})
         self._logged_at, self._logged_tokens = now, state.tokens
-        self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
+        loss = f"loss {state.loss_sum / state.loss_count:.3f}"
+        self._progress.advance(state.tokens, ", ".join(filter(None, (loss, self._band))))
         self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())
 
 
