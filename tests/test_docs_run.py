@@ -19,6 +19,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,23 @@ from isoflop.core.recipe import from_dict
 from isoflop.data.instruct_recipe import InstructRecipe
 from isoflop.data.recipe import DataRecipe
 from isoflop.planning.recipe import LadderRecipe
+from isoflop.serving.feedback import FeedbackStore
 from isoflop.training.recipe import TrainRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 ORDER = (
-    *("tutorial", "how-it-works", "which-number", "alignment", "alignment_rl", "compression"),
-    *("training", "laws", "textbook", "exit-codes", "reference", "serving", "distributed"),
+    *("tutorial", "how-it-works", "which-number", "alignment", "alignment_rl", "how-to"),
+    *(
+        "compression",
+        "training",
+        "laws",
+        "textbook",
+        "exit-codes",
+        "reference",
+        "serving",
+        "distributed",
+    ),
 )
 """Pages build on what the pages before made."""
 LANGUAGES = {"sh", "bash", "python", "toml", "text", "yaml", ""}
@@ -94,14 +105,15 @@ SKIPPED = {
     r"^isoflop doctor --calibrate": "measures the machine: tests/cli/test_doctor.py",
     r"^python benchmarks/": "measures, for minutes or hours",
     r"^isoflop (ledger|report) (build/)?demo|demo/model": "needs a demo: tests/test_demo.py",
-    r"^isoflop import Llama": "needs the weights of Llama: tests/models/test_exchange.py",
     r"^isoflop mixture recipes/mixture.toml": "needs three corpora: tests/cli/test_mixture.py",
     r"^isoflop laws optimal mixture.json": "needs that mixture",
     r"^isoflop data (ngram|classifier)": "needs labelled text: tests/cli/test_data_models.py",
     r"^isoflop report build/scores build/other-scores": "needs another model's scores",
     r"^isoflop redteam --safety-lists": "needs lists of the user's",
     r"^isoflop train recipes/(bert|t5).toml": "the tokens of recipes/bert.toml are made by hand",
-    r"^torchrun|^ray |^sbatch|^kubectl|^srun|^docker|--launcher ray|slurm|ray:": "a cluster's",
+    r"^vllm ": "serves until it is stopped",
+    r"--train.device cuda": "needs a GPU",
+    r"^torchrun|^ray |^sbatch|^kubectl|^srun|^docker|--launcher ray|slurm|ray:": "needs a cluster",
 }
 """Lines that cannot run here → why."""
 SKIPPED_BLOCKS = {
@@ -218,8 +230,44 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             loss = 2.5 + 40 * (step + 100) ** -0.45 - 0.1 * (1 - rate / peak)
             curves.append(f"{run},{step},{rate},{loss}")
     (folder / "curves.csv").write_text("\n".join(curves) + "\n")
+    text = folder / "my-text"
+    text.mkdir()
+    words = ("loss", "token", "model", "batch", "step", "width", "ladder", "law", "promise")
+    for i in range(400):
+        said = " ".join(words[int(draw.integers(9))] for _ in range(20 + i % 40))
+        (text / f"{i}.txt").write_text(f"Page {i} says {draw.random():.9f}: {said}.\n")
+    pairs = [
+        {"prompt": f"Say {word} {i}.", "chosen": f"{word} {i}!", "rejected": "No."}
+        for i in range(12) for word in words
+    ]  # fmt: skip
+    (folder / "preferences.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
+    store = FeedbackStore(folder / "feedback.sqlite")
+    for p in pairs:
+        opinion = SimpleNamespace(
+            answer=p["rejected"], rating=1, rejected=None, edited=p["chosen"], seed=1,
+            sampling=None, comment=None,
+        )  # fmt: skip
+        store.add("0" * 64, [{"role": "user", "content": p["prompt"]}], opinion)
+    store.close()
     (folder / "test.txt").write_text("\n = A page = \n\n The cat sat on the mat . \n" * 40)
     return folder
+
+
+def _write_llama(folder: Path, tokenizer: Path) -> None:
+    """A Llama as transformers writes one, small and untrained."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from isoflop.data.tokenizer import load
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=load(tokenizer).vocab_size, hidden_size=64, intermediate_size=128,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=256, tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(tokenizer).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +289,11 @@ def test_every_block_runs(
     if page.name == "README.md":  # it speaks of a table with other names
         kept = (world / "runs.csv").read_text()
         shutil.copy("their-runs.csv", "runs.csv")
+    if page.name == "how-to.md":
+        _write_llama(world / "Llama-3.2-1B", world / "build" / "tokenizer")
     for kind, code in blocks(page):
+        if kind == "toml" and (named := re.match(r"# ([\w-]+\.toml)\n", code)):
+            (world / named[1]).write_text(code)
         if kind in ("sh", "bash"):
             for line in lines(code):
                 _run_line(line, tally, monkeypatch, capsys)

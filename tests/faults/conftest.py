@@ -242,7 +242,7 @@ class Warm:
         """
         logs = {name: str(self._folder / name) for name in ("out", "err")}
         for log in logs.values():
-            Path(log).unlink(missing_ok=True)
+            Path(log).write_text("")  # a child may be killed before it opens them
         assert self._process.stdin is not None
         print(
             json.dumps({"args": [*map(str, args)], **logs, **conditions}),
@@ -358,9 +358,13 @@ def _digest(path: Path) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        if str(value.get("unit", value.get("quantity", ""))).startswith(("second", "minute")):
+        if value.get("unit") in ("seconds", "s", "tokens/s"):
             return "a time"
-        return {k: _timeless(v) for k, v in value.items() if k not in TIMES}
+        return {
+            k: _timeless(v)
+            for k, v in value.items()
+            if k not in TIMES and "per_second" not in k and "seconds" not in k
+        }
     if isinstance(value, list):
         return [_timeless(each) for each in value]
     return value
