@@ -22,7 +22,7 @@ help:
 	@echo "make demo   promise a model's loss, train it, score the promise ($(MINUTES) minutes)"
 	@echo "make test   everything that must hold: style, types, layers, tests"
 	@echo "make check  style, types and layers alone"
-	@echo "make bench  measure what docs/benchmarks.md reports"
+	@echo "make bench  every comparison with other tools, into docs/benchmarks.md (hours)"
 	@echo "make bench-demo  the demo with seeds $(SEEDS), as a table"
 	@echo "make audit  licences and known vulnerabilities of everything that is installed"
 	@echo "make faults kills, full disks, damaged files: the slow proof that nothing is lost"
@@ -45,8 +45,7 @@ check: .venv/.installed-dev
 
 .PHONY: bench
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/serving_speed.py
+	$(BIN)/python benchmarks/all.py
 
 # Ten minutes a seed, on an otherwise idle machine. A missed promise is a row of the table.
 .PHONY: bench-demo

@@ -162,7 +162,7 @@ def audit_vulnerabilities() -> tuple[int, int]:
     print(f"vulnerabilities: {len(pinned) - len(unknown)} pins asked for, {found} found")
     if unknown:
         print(
-            f"{len(unknown)} pins ({', '.join(unknown[:5])} …) have no answer of PyPI's advisories: "
+            f"{len(unknown)} pins ({', '.join(unknown[:4])} …) have no answer from the advisories: "
             "nothing is known about their vulnerabilities. A mirror without PyPI's JSON pages does "
             "this; ask from a machine that reaches pypi.org",
             file=sys.stderr,
