@@ -96,7 +96,7 @@ SMALLER = {
 """Recipe → what its text says, as a pattern, and what it says here."""
 
 SMALLER_FLAGS = {
-    r"--method (distill|drop)": "--student.tokens 20_480 --student.batch-tokens 512",
+    r"--method (distill|drop)": "--student.tokens 20_480 --student.batch-tokens 256",
 }
 """Commands that no recipe makes small → flags that do."""
 
@@ -243,7 +243,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.mkdir()
     words = ("loss", "token", "model", "batch", "step", "width", "ladder", "law", "promise")
     for i in range(400):
-        said = " ".join(words[int(draw.integers(9))] for _ in range(20 + i % 40))
+        made = ["".join(chr(97 + int(draw.integers(26))) for _ in range(7)) for _ in range(3)]
+        said = " ".join([*made, *made, *(words[int(draw.integers(9))] for _ in range(20 + i % 40))])
         (text / f"{i}.txt").write_text(f"Page {i} says {draw.random():.9f}: {said}.\n")
     pairs = [
         {"prompt": f"Say {word} {i}.", "chosen": f"{word} {i}!", "rejected": "No."}
@@ -299,6 +300,9 @@ def test_every_block_runs(
         shutil.rmtree(world / "build", ignore_errors=True)
     if page.name == "how-to.md":
         _write_llama(world / "Llama-3.2-1B", world / "build" / "tokenizer")
+    if page.name == "reference.md":  # a report of it is shown
+        shrink = "compress build/run/model --data build/shards -o build/int8"
+        assert main(shrink.split()) in (0, 1)
     for kind, code in blocks(page):
         if kind == "toml" and (named := re.match(r"# ([\w-]+\.toml)\n", code)):
             (world / named[1]).write_text(code)
