@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize as tokenize_module
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,8 @@ def _check_whole(split: Split) -> None:
 def _load_array(path: Path, length: int) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize_module.TokenError) as error:
+        # The header of an .npy file is a Python literal, and damage makes it no Python.
         raise ArtifactError(
             f"cannot be read: {error}", where=str(path), fix="Make the shards again"
         ) from None

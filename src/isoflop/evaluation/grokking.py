@@ -147,7 +147,7 @@ def run_grokking(recipe: GrokkingRecipe, out: Path, progress: Progress = SILENT)
         write_json(out / RESULTS, found.document())
         write_manifest(
             out, kind="grokking", config=to_dict(recipe), machine=machine(), seed=recipe.seed,
-            files=[out / RESULTS],
+            files=[out / RESULTS, *sorted((out / "arms").rglob("*.jsonl"))],
         )  # fmt: skip
     return found
 

@@ -29,7 +29,7 @@ from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.health import NoiseSums, UpdateSizes, signs
-from isoflop.training.metrics import EVENTS, cut_logs, open_log
+from isoflop.training.metrics import EVENTS, cut_logs, log_checksums, open_log
 from isoflop.training.parallel.apply import whole_model
 from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.precision import Precision
@@ -140,12 +140,12 @@ class _Loop(Generic[ModelT, BatchT]):
         own = ranks.from_main(lambda: latest_checkpoint(self._store))
         if own is not None or branch_from is not None:
             state = self._load(own or branch_from)  # type: ignore[arg-type]
-            self.state = state if own is not None else replace(state, log_bytes={})
+            self.state = state if own is not None else replace(state, log_bytes={}, log_crc32={})
         else:
             self.state = LoopState()
         self._guard = Guard(config.guard, self.state.guard)
         if ranks.is_main:
-            cut_logs(directory, self.state.log_bytes)
+            cut_logs(directory, self.state.log_bytes, self.state.log_crc32)
         self.log = open_log(
             directory, ranks.rank, tensorboard=config.tensorboard, start_step=self.state.step
         )
@@ -237,7 +237,9 @@ class _Loop(Generic[ModelT, BatchT]):
 
     def checkpoint(self) -> None:
         """Write one, and remove those that are neither to be kept nor to be gone back to."""
-        state, ranks = replace(self.state, log_bytes=self.log.sync()), self._config.ranks
+        lengths, ranks = self.log.sync(), self._config.ranks
+        sums = log_checksums(self._directory, lengths)
+        state = replace(self.state, log_bytes=lengths, log_crc32=sums)
         ranks.at(state.step, "checkpoint")
         save_checkpoint(self._store, self._model, self._optimizer, state, self._average, ranks)
         if not ranks.is_main:
@@ -308,7 +310,7 @@ class _Loop(Generic[ModelT, BatchT]):
         )
         self.log.sync()
         if ranks.is_main:
-            cut_logs(self._directory, state.log_bytes)
+            cut_logs(self._directory, state.log_bytes, state.log_crc32)
         self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         self.event("went back", from_step=before.step + 1, passed_over=before.step + 1 - to)
 
