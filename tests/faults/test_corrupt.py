@@ -13,11 +13,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from isoflop.cli.main import main
+from isoflop.serving.feedback import FeedbackStore
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +187,31 @@ def test_a_ledger_finds_every_changed_byte(flow: Any, capsys: pytest.CaptureFixt
         with one_byte_changed(ledger, draw):
             assert main(["ledger", str(ledger)]) == 2
         assert str(ledger) in capsys.readouterr().err
+
+
+def test_a_damaged_feedback_store_is_refused_or_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, draw = tmp_path / "feedback.sqlite", tmp_path / "rows.jsonl", random.Random(11)
+    store = FeedbackStore(path)
+    for i in range(40):
+        said = SimpleNamespace(
+            answer=f"{i}", rating=1, rejected=None, edited=f"{i}!", seed=i, sampling=None,
+            comment=None,
+        )  # fmt: skip
+        store.add("0" * 64, [{"role": "user", "content": f"Say {i}."}], said)
+    store.close()
+    ask = ["feedback", "export", str(path), "--to", "preferences", "-o", str(out)]
+    assert main(ask) == 0
+    whole = out.read_bytes()
+    for _ in range(60):
+        with one_byte_changed(path, draw) as place:
+            code = main(ask)
+        err = capsys.readouterr().err
+        if code == 2:
+            assert str(path) in err
+        else:
+            assert out.read_bytes() == whole, f"byte {place} changed and nobody noticed"
 
 
 def test_scores_to_compare_with_are_checked(
