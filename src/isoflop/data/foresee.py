@@ -10,7 +10,8 @@ from pathlib import Path
 
 from isoflop.core.foresight import Foresight, Span
 from isoflop.core.hardware import usable_cores
-from isoflop.data.corpus import SPLITS, Corpus
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.recipe import DataRecipe, SourceConfig
 from isoflop.data.tokenizer import SAMPLE_BYTES, UNIGRAM_SAMPLE_BYTES, ModelName
 
