@@ -38,7 +38,7 @@ from isoflop.models.initialise import initialise
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.run_directory import claim_for
+from isoflop.training.run_directory import CONFIG, claim_for
 from isoflop.training.step import Task
 
 RESULTS = "grokking.json"
@@ -147,7 +147,7 @@ def run_grokking(recipe: GrokkingRecipe, out: Path, progress: Progress = SILENT)
         write_json(out / RESULTS, found.document())
         write_manifest(
             out, kind="grokking", config=to_dict(recipe), machine=machine(), seed=recipe.seed,
-            files=[out / RESULTS, *sorted((out / "arms").rglob("*.jsonl"))],
+            files=[out / RESULTS, out / CONFIG, *sorted((out / "arms").rglob("*.jsonl"))],
         )  # fmt: skip
     return found
 
