@@ -15,6 +15,7 @@ from isoflop.core.artifact import (
     build_directory,
     read_json,
     read_manifest,
+    sha256_file,
     write_json,
     write_manifest,
 )
@@ -174,7 +175,7 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
     Raises:
         ArtifactError: It is missing, unfinished, damaged, or of another version; names the file.
     """
-    read_manifest(directory, "shards")
+    manifest = read_manifest(directory, "shards")
     index = read_json(directory / "index.json")
     if not isinstance(index, dict) or index.get("version") != _VERSION:
         raise ArtifactError(
@@ -187,6 +188,14 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
         splits = {
             name: _open_split(directory, name, index, tokenizer.byte_lengths) for name in SPLITS
         }
+        for name, expected in manifest.files.items():
+            # Small, and read whole: where documents begin and end must not be another.
+            if name.endswith(".npy") and sha256_file(directory / name) != expected:
+                raise ArtifactError(
+                    "the file differs from its hash in the manifest",
+                    where=str(directory / name),
+                    fix="Make the shards again with `isoflop tokenize`",
+                )
         if verify:
             for split in splits.values():
                 _check_whole(split)
