@@ -323,6 +323,7 @@ TIMES = {
     "seconds", "tokens_per_second", "mfu", "created", "made_at", "outcome_at", "peak_memory_bytes",
     "machine", "run", "directory", "at", "hash", "previous", "prev", "wall", "path",
     "promised_seconds", "measured_at", "files", "inputs", "host", "sha256", "log_bytes",
+    "log_crc32",
 }  # fmt: skip
 """Keys that tell the time, the place or a hash over them, and so differ between equal runs."""
 SAYS_HOW = {
