@@ -22,8 +22,10 @@ help:
 	@echo "make demo   from text to a served model, with every promise scored ($(MINUTES) minutes)"
 	@echo "make test   everything that must hold: style, types, layers, tests"
 	@echo "make check  style, types and layers alone"
-	@echo "make bench  measure what docs/benchmarks.md reports"
+	@echo "make bench  every comparison with other tools, into docs/benchmarks.md (hours)"
 	@echo "make bench-demo  the demo with seeds $(SEEDS), as a table"
+	@echo "make audit  licences and known vulnerabilities of everything that is installed"
+	@echo "make faults kills, full disks, damaged files: the slow proof that nothing is lost"
 	@echo "make docs   the manual as HTML, English and 中文, in build/docs"
 
 .PHONY: demo
@@ -43,8 +45,7 @@ check: .venv/.installed-dev
 
 .PHONY: bench
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/training_speed.py
-	$(BIN)/python benchmarks/serving_speed.py
+	$(BIN)/python benchmarks/all.py
 
 # Ten minutes a seed, of pre-training alone, on an otherwise idle machine. A missed promise is a row
 # of the table.
@@ -54,6 +55,15 @@ bench-demo: .venv/.installed
 		$(BIN)/isoflop demo --out build/demo-$$seed --minutes 10 --seed $$seed; \
 		test $$? -le 1 || exit 2; done
 	@$(BIN)/python benchmarks/demo_table.py $(SEEDS:%=build/demo-%)
+
+.PHONY: audit
+audit: .venv/.installed-dev
+	@$(PIP) install -c constraints.txt -e '.[audit]'
+	$(BIN)/python tools/audit.py
+
+.PHONY: faults
+faults: .venv/.installed-dev
+	$(BIN)/python -m pytest tests/faults -m slow
 
 .PHONY: docs
 docs: .venv/.installed-docs

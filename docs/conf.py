@@ -1,6 +1,16 @@
 """How `make docs` builds the manual: Sphinx reads the Markdown pages, without a network."""
 
+import sys
+from pathlib import Path
+
 from isoflop.version import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import generate  # noqa: E402 - it lies beside this file
+
+generate.write(HERE / "generated")
 
 project = "Isoflop"
 author = "the Isoflop authors"

@@ -90,8 +90,20 @@ class Parsed(Exception):
     """The arguments were understood."""
 
 
+@pytest.fixture(scope="session")
+def shown_recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the repository's recipes and those that pages show whole, under their names."""
+    folder = tmp_path_factory.mktemp("shown")
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    for page in PAGES:
+        for code in blocks(page, "toml"):
+            if named := re.match(r"# ([\w-]+\.toml)\n", code):
+                (folder / named[1]).write_text(code)
+    return folder
+
+
 @pytest.fixture
-def only_parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+def only_parse(shown_recipes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
     """Give a command line to the real command, and stop it before it works."""
 
     def stop_after(parse: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,7 +120,7 @@ def only_parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
         for name in ("parse_arguments", "parse_recipe_arguments"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, stop_after(getattr(module, name)))
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(shown_recipes)
 
     def run(words: list[str]) -> None:
         module = importlib.import_module(COMMANDS[words[0]][0])

@@ -11,7 +11,10 @@ from isoflop.cli import plan_first
 from isoflop.cli.main import main
 from isoflop.planning.foresee import foresee_train
 
-COSTLY = ("train", "ladder", "sft", "reward", "dpo", "ppo", "grpo", "data build", "compress")
+COSTLY = (
+    *("train", "ladder", "sft", "reward", "dpo", "ppo", "grpo", "data build", "compress"),
+    *("tokenizer train", "tokenize", "eval", "mixture", "grokking"),
+)
 
 
 @pytest.mark.parametrize("command", COSTLY)

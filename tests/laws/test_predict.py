@@ -15,7 +15,7 @@ from isoflop.laws.forms import printed_loss
 
 CONTRACT = {
     *("form", "formula", "parameters", "stderr", "draws", "noise", "objective", "n_runs"),
-    *("domain", "source", "warnings", "verdict"),
+    *("domain", "source", "warnings", "verdict", "sha256"),
 }
 
 

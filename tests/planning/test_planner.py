@@ -165,6 +165,7 @@ def test_a_law_of_ones_own_needs_no_ladder_and_its_n_leaves_out_the_input_embedd
 def test_the_verdict_of_the_law_is_carried(tmp_path: Path) -> None:
     path = own_law(tmp_path / "law.json")
     document = json.loads(path.read_text())
+    del document["sha256"]  # of the law as it was saved
     path.write_text(json.dumps({**document, "verdict": "unsupported: two sizes"}))
     made = plan(flops=1e21, gpus=8, law=path)
     assert made.verdict == "unsupported: two sizes"

@@ -11,14 +11,23 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from isoflop.alignment.sft_recipe import LoraConfig
-from isoflop.core.artifact import build_directory, read_json, write_json, write_manifest
+from isoflop.core.artifact import (
+    MANIFEST,
+    build_directory,
+    read_json,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
 from isoflop.core.errors import ArtifactError
 from isoflop.core.hardware import machine
 from isoflop.models.decoder import Decoder
+from isoflop.models.stored_weights import write_tensors
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -95,7 +104,7 @@ def save_adapter(model: Decoder, out: Path, config: LoraConfig, base: Path) -> N
     }  # fmt: skip
     with build_directory(out) as aside:
         write_json(aside / CONFIG, said)
-        safetensors.torch.save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(tensors, aside / WEIGHTS, out / WEIGHTS, {"format": "pt"})
         write_manifest(aside, kind="adapter", config=said, machine=machine(), inputs=[base])
 
 
@@ -106,14 +115,22 @@ def load_adapter(model: Decoder, directory: Path) -> None:
         ArtifactError: A file is missing, the adapter is of another form, or its tensors are not
             those of this model.
     """
+    if (directory / MANIFEST).exists():  # ours; PEFT's has none
+        read_manifest(directory, "adapter", verify=True)
     config = read_json(directory / CONFIG)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ArtifactError("this is no LoRA adapter", where=str(directory / CONFIG))
     path = directory / WEIGHTS
     if not path.exists():
         raise ArtifactError("no such file", where=str(path))
-    tensors = safetensors.torch.load_file(path)
-    attach(model, int(config["r"]), float(config["lora_alpha"]), bool(config["use_dora"]), 0)
+    try:
+        tensors = safetensors.torch.load_file(path)
+        form = int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_dora", False))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the adapter cannot be read: {error}", where=str(directory), fix="Train it again"
+        ) from None
+    attach(model, *form, 0)
     for name, adapter in adapters(model):
         key = f"base_model.model.model.{name}"
         wanted = {f"{key}.lora_A.weight": adapter.lora_A, f"{key}.lora_B.weight": adapter.lora_B}

@@ -35,6 +35,7 @@ from isoflop.core.hardware import machine
 from isoflop.models.convert import load_decoder
 from isoflop.models.decoder import Decoder
 from isoflop.models.initialise import draw_normal
+from isoflop.models.stored_weights import write_tensors
 
 KIND = "reward-model"
 _HEAD, _FACTS, _DECODER = "head.safetensors", "reward.json", "decoder"
@@ -125,7 +126,7 @@ def save_reward_model(
         save_chat_model(model.decoder, aside / _DECODER, start, chat, instruct_set)
         tensors = {"head": model.head.weight.detach().contiguous()}
         tensors |= {"gain": model.gain_R, "bias": model.bias_R}
-        safetensors.torch.save_file(tensors, aside / _HEAD)
+        write_tensors(tensors, aside / _HEAD, out / _HEAD)
         facts = {"heads": list(model.heads)}
         write_json(aside / _FACTS, facts)
         inputs = (start, instruct_set)

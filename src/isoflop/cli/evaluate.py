@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, OutPath, parse_arguments
+from isoflop.cli.plan_first import PlanFirst, begins
 from isoflop.core.console import make_progress, print_result
 from isoflop.core.errors import RecipeError
+from isoflop.core.foresight import Foresight
 
 if TYPE_CHECKING:
     from isoflop.evaluation.evaluate import Evaluation
@@ -43,6 +45,7 @@ class EvaluateArguments(Arguments):
     task `texts`."""
     batch_tokens: int = 4096
     """Tokens computed at once at most: less takes less memory. It changes no result."""
+    plan: PlanFirst = False
 
 
 def run(args: list[str]) -> int:
@@ -55,6 +58,17 @@ def run(args: list[str]) -> int:
     words = [word.strip() for word in arguments.tasks.split(",")]
     if not all(words):
         raise RecipeError("a task has no name", where="--tasks", fix="Write `--tasks a,b`")
+
+    def foretell() -> Foresight:
+        from isoflop.evaluation.foresee import foresee
+
+        return foresee(
+            arguments.model, words, arguments.limit, arguments.seed,
+            batch_tokens=arguments.batch_tokens, encoder=arguments.encoder,
+        )  # fmt: skip
+
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
     found = evaluate(
         arguments.model,
         words,

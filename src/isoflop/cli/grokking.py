@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.foresight import Foresight
 from isoflop.evaluation.grokking_recipe import GrokkingRecipe
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrokkingArguments(RecipeArguments):
+class GrokkingArguments(CostlyArguments):
     """Train a one-layer model on (a + b) mod p, once for each weight decay, and draw when it
     memorises and when it understands. Writes grokking.json and report.html."""
 
@@ -27,6 +29,13 @@ def run(args: list[str]) -> int:
     from isoflop.evaluation.grokking import run_grokking
     from isoflop.reporting.grokking_page import page
 
+    def foretell() -> Foresight:
+        from isoflop.evaluation.grokking import foresee
+
+        return foresee(recipe)
+
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
     found = run_grokking(recipe, arguments.out, make_progress(arguments.json))
     report = arguments.out / "report.html"
     write_atomic(report, page(found.document()))

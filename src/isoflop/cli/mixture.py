@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from isoflop.cli.arguments import RecipeArguments, parse_recipe_arguments
+from isoflop.cli.arguments import parse_recipe_arguments
+from isoflop.cli.plan_first import CostlyArguments, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.foresight import Foresight
 from isoflop.planning.mixing_recipe import MixtureRecipe
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureArguments(RecipeArguments):
+class MixtureArguments(CostlyArguments):
     """Find the best mixture of several sources with tiny models, promise its losses, check them.
 
     Exit code 1: the proxies support no mixture, or the promise was not kept.
@@ -28,6 +30,13 @@ def run(args: list[str]) -> int:
     arguments, recipe = parse_recipe_arguments(MixtureArguments, MixtureRecipe, args, "mixture")
     from isoflop.planning.mixing import mixture_search
 
+    def foretell() -> Foresight:
+        from isoflop.planning.foresee import foresee_mixture
+
+        return foresee_mixture(recipe, arguments.out)
+
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
     search = mixture_search(recipe, arguments.out, make_progress(arguments.json))
     print_result(dict(search.result), _text(recipe, search), arguments.json)
     return 0 if search.held else 1

@@ -9,7 +9,9 @@ from typing import Any
 from tyro.conf import Positional
 
 from isoflop.cli.arguments import Arguments, KeepWork, OutPath, PlacementName, parse_arguments
+from isoflop.cli.plan_first import PlanFirst, begins
 from isoflop.core.console import make_progress, print_result
+from isoflop.core.foresight import Foresight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +26,26 @@ class TokenizeArguments(Arguments):
     """The directory to write."""
     placement: PlacementName = "auto"
     keep_work: KeepWork = False
+    plan: PlanFirst = False
 
 
 def run(args: list[str]) -> int:
     """Run the command; 0 unless the input is bad."""
     arguments = parse_arguments(TokenizeArguments, args, "tokenize")
     from isoflop.data.corpus import inspect
+    from isoflop.data.foresee import foresee_tokenize
     from isoflop.data.shards import shard_summary, tokenize
+    from isoflop.data.tokenizer import load
 
+    corpus = inspect(arguments.corpus)
+
+    def foretell() -> Foresight:
+        return foresee_tokenize(corpus, load(arguments.tokenizer).vocab_size)
+
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
     shards = tokenize(
-        inspect(arguments.corpus),
+        corpus,
         arguments.tokenizer,
         arguments.out,
         make_progress(arguments.json),

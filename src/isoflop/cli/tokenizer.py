@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from isoflop.cli.arguments import Arguments, OutPath, dispatch, parse_arguments
+from isoflop.cli.plan_first import PlanFirst, begins
 from isoflop.core.console import make_progress, print_result
 from isoflop.core.errors import RecipeError
 
@@ -33,6 +35,7 @@ class TrainArguments(Arguments):
     """Byte-level BPE, or a byte-level unigram model (slower to train and to encode with)."""
     reserve: tuple[str, ...] = ()
     """Further special tokens, beside the end of text and the marks of a chat turn."""
+    plan: PlanFirst = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,14 @@ def run(args: list[str]) -> int:
 def _train(args: list[str]) -> int:
     arguments = parse_arguments(TrainArguments, args, "tokenizer train")
     from isoflop.data.corpus import inspect
+    from isoflop.data.foresee import foresee_tokenizer
     from isoflop.data.tokenizer import train
     from isoflop.data.tokenizer_study import compression
 
     corpus = inspect(arguments.corpus)
+    foretell = partial(foresee_tokenizer, corpus, arguments.model)
+    if not begins(arguments, arguments.plan, arguments.out, foretell):
+        return 0
     tokenizer = train(
         corpus,
         arguments.vocab_size,

@@ -238,8 +238,10 @@ def read_manifest(directory: Path, kind: str | None = None, *, verify: bool = Fa
         )
     raw = read_json(path)
     try:
-        manifest = Manifest(**{**raw, "inputs": tuple(raw["inputs"])})
-    except (TypeError, KeyError):
+        read = tuple({"path": str(i["path"]), "sha256": str(i["sha256"])} for i in raw["inputs"])
+        files = {str(name): str(value) for name, value in raw["files"].items()}
+        manifest = Manifest(**{**raw, "inputs": read, "files": files})
+    except (TypeError, KeyError, AttributeError):
         version = raw.get("isoflop_version", "unknown") if isinstance(raw, dict) else "unknown"
         raise ArtifactError(
             f"the manifest is not one that Isoflop {__version__} writes (it says {version})",

@@ -67,7 +67,11 @@ class AnnotatedWriter:
             ]
         )
         self._file = pq.ParquetWriter(
-            folder / DOCUMENTS, schema, compression="zstd", compression_level=1
+            folder / DOCUMENTS,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
         )
         self._skipped = open(folder / SKIPPED, "w", encoding="utf-8")  # noqa: SIM115
         self._rows: list[Annotated] = []
@@ -142,7 +146,7 @@ def read_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     """
     path = folder / DOCUMENTS
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             there = set(file.schema_arrow.names)
             chosen = None if columns is None else [name for name in columns if name in there]
             for number in range(file.num_row_groups):

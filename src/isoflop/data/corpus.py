@@ -96,7 +96,7 @@ def read_row_groups(
         ArtifactError: The file is missing or damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for index in range(file.num_row_groups) if numbers is None else numbers:
                 yield file.read_row_group(index, columns=columns)
     except (OSError, pa.ArrowException) as error:

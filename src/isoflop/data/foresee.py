@@ -1,4 +1,7 @@
-"""What `isoflop data build` will take: from the size of its files; reads none of them."""
+"""What `data build`, `tokenizer train` and `tokenize` will take, from the size of their input.
+
+Reads none of it: rates are those that benchmarks measured, not this machine's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from pathlib import Path
 
 from isoflop.core.foresight import Foresight, Span
 from isoflop.core.hardware import usable_cores
+from isoflop.data.choose import SPLITS
+from isoflop.data.corpus import Corpus
 from isoflop.data.recipe import DataRecipe, SourceConfig
+from isoflop.data.tokenizer import SAMPLE_BYTES, UNIGRAM_SAMPLE_BYTES, ModelName
 
 BYTES_PER_SECOND = 8e6
 """A core reads, cleans and compares plain text at about this rate; benchmarks/data_engine.py."""
@@ -15,6 +21,12 @@ FASTEST, SLOWEST = 2.0, 4.0
 """Factors: without near duplicates and rules, and with all of them on HTML."""
 UNPACKED = {".gz": 4.0, ".bz2": 5.0, ".zst": 4.0, ".parquet": 2.5}
 """Text per stored byte."""
+LEARN_BYTES_PER_SECOND: dict[ModelName, float] = {"bpe": 4.6e6, "unigram": 0.15e6}
+"""Text that a tokenizer is trained on in a second; benchmarks/data_tokenizer.py."""
+ENCODE_BYTES_PER_SECOND = 8e6
+"""Of a core; benchmarks/data_tokenizer.py."""
+BYTES_PER_TOKEN = 2.5
+"""Of text, by a vocabulary of a thousand; larger ones save more."""
 DISK_SHARE = 1.2
 """Of the text: the corpus, compressed, and the finished tasks kept until it is whole."""
 _WORKER_BYTES = 400_000_000
@@ -40,6 +52,38 @@ def foresee(recipe: DataRecipe) -> Foresight:
         cores * _WORKER_BYTES,
         None if unknown else round(DISK_SHARE * total),
         tuple(basis),
+    )
+
+
+def foresee_tokenizer(corpus: Corpus, model: ModelName) -> Foresight:
+    """Divide the sample that it is trained on by the rate at which it is learnt."""
+    most = SAMPLE_BYTES if model == "bpe" else UNIGRAM_SAMPLE_BYTES
+    size = min(most, corpus.split_bytes("train"))
+    seconds = size / LEARN_BYTES_PER_SECOND[model]
+    return Foresight(
+        Span(seconds, seconds / FASTEST, seconds * SLOWEST),
+        _WORKER_BYTES + 30 * size,
+        5_000_000,
+        (
+            f"{size / 1e6:,.1f} MB of text at {LEARN_BYTES_PER_SECOND[model] / 1e6:g} MB a second "
+            "(not measured here)",
+        ),
+    )
+
+
+def foresee_tokenize(corpus: Corpus, vocab_size: int) -> Foresight:
+    """Divide the corpus by what a core encodes."""
+    total, cores = sum(corpus.split_bytes(split) for split in SPLITS), usable_cores()
+    seconds = total / ENCODE_BYTES_PER_SECOND / cores
+    width = 2 if vocab_size <= 1 << 16 else 4
+    return Foresight(
+        Span(seconds, seconds / FASTEST, seconds * SLOWEST),
+        cores * _WORKER_BYTES,
+        2 * round(total / BYTES_PER_TOKEN) * width,  # the finished tasks, and the shards
+        (
+            f"{total / 1e6:,.1f} MB of text at {ENCODE_BYTES_PER_SECOND / 1e6:g} MB a second and "
+            f"core (not measured here), {cores} cores; {width} bytes a token",
+        ),
     )
 
 

@@ -76,7 +76,11 @@ def write_part(work: Work) -> dict[str, Any]:
     split, starts = work.value["split"], work.value["starts"]
     documents = 0
     with pq.ParquetWriter(
-        work.out / _DOCUMENTS, _SCHEMA, compression="zstd", compression_level=3
+        work.out / _DOCUMENTS,
+        _SCHEMA,
+        compression="zstd",
+        compression_level=3,
+        write_page_checksum=True,
     ) as file:
         for table in _row_groups(_kept(work, split, starts)):
             documents += len(table)

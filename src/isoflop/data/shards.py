@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize as tokenize_module
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from isoflop.core.artifact import (
     build_directory,
     read_json,
     read_manifest,
+    sha256_file,
     write_json,
     write_manifest,
 )
@@ -173,7 +175,7 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
     Raises:
         ArtifactError: It is missing, unfinished, damaged, or of another version; names the file.
     """
-    read_manifest(directory, "shards")
+    manifest = read_manifest(directory, "shards")
     index = read_json(directory / "index.json")
     if not isinstance(index, dict) or index.get("version") != _VERSION:
         raise ArtifactError(
@@ -186,6 +188,14 @@ def open_shards(directory: Path, *, verify: bool = False) -> Shards:
         splits = {
             name: _open_split(directory, name, index, tokenizer.byte_lengths) for name in SPLITS
         }
+        for name, expected in manifest.files.items():
+            # Small, and read whole: where documents begin and end must not be another.
+            if name.endswith(".npy") and sha256_file(directory / name) != expected:
+                raise ArtifactError(
+                    "the file differs from its hash in the manifest",
+                    where=str(directory / name),
+                    fix="Make the shards again with `isoflop tokenize`",
+                )
         if verify:
             for split in splits.values():
                 _check_whole(split)
@@ -247,7 +257,8 @@ def _check_whole(split: Split) -> None:
 def _load_array(path: Path, length: int) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize_module.TokenError) as error:
+        # The header of an .npy file is a Python literal, and damage makes it no Python.
         raise ArtifactError(
             f"cannot be read: {error}", where=str(path), fix="Make the shards again"
         ) from None

@@ -47,9 +47,9 @@ from isoflop.data.tokenizer_file import (
 
 ModelName = Literal["bpe", "unigram"]
 # A vocabulary of some thousand words is settled by far less text than a corpus holds.
-_SAMPLE_BYTES = 16_000_000
+SAMPLE_BYTES = 16_000_000
 # The unigram trainer takes minutes for what the other does in seconds.
-_UNIGRAM_SAMPLE_BYTES = 4_000_000
+UNIGRAM_SAMPLE_BYTES = 4_000_000
 _TEXTS_A_TASK = 32
 
 
@@ -168,7 +168,7 @@ def train_bpe(corpus: Corpus, n_ordinary: int, progress: Progress = SILENT) -> d
     """
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(
-        _training_texts(corpus, _SAMPLE_BYTES, progress),
+        _training_texts(corpus, SAMPLE_BYTES, progress),
         vocab_size=n_ordinary,
         pattern=QWEN2_PATTERN,
     )
@@ -280,7 +280,7 @@ def _train_unigram(corpus: Corpus, n_ordinary: int, progress: Progress) -> list[
         show_progress=False,
         initial_alphabet=sorted(printable(bytes([byte])) for byte in range(BYTES)),
     )
-    texts = _training_texts(corpus, _UNIGRAM_SAMPLE_BYTES, progress)
+    texts = _training_texts(corpus, UNIGRAM_SAMPLE_BYTES, progress)
     tokenizer.train_from_iterator(texts, trainer)
     pieces = [(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
     _require(len(pieces), n_ordinary, corpus)

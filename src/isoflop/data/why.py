@@ -170,7 +170,10 @@ def _read(path: Path, signal: str) -> pa.Table:
         )
     try:
         columns = [*_TEXTS, signal]
-        table = pa.concat_tables(pq.read_table(p, columns=columns) for p in part_paths(path))
+        table = pa.concat_tables(
+            pq.read_table(p, columns=columns, page_checksum_verification=True)
+            for p in part_paths(path)
+        )
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             f"the signals cannot be read: {error}", where=str(path), fix="Build the corpus again"
@@ -248,7 +251,11 @@ def write_part(work: Work) -> dict[str, Any]:
     """The task: the rows of some shards, in row groups of about 8,192."""
     waiting: list[pa.Table] = []
     with pq.ParquetWriter(
-        work.out / _SIGNALS, _SCHEMA, compression="zstd", compression_level=3
+        work.out / _SIGNALS,
+        _SCHEMA,
+        compression="zstd",
+        compression_level=3,
+        write_page_checksum=True,
     ) as file:
         for table in _rows(work):
             waiting.append(table)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ from torch import Tensor
 
 from isoflop.core.artifact import write_json, write_manifest
 from isoflop.core.console import SILENT, Progress
+from isoflop.core.foresight import Foresight, Span
 from isoflop.core.hardware import machine
 from isoflop.core.lock import locked
+from isoflop.core.process import peak_memory_bytes
 from isoflop.core.recipe import to_dict
 from isoflop.data.loader import IGNORED
 from isoflop.evaluation.grokking_recipe import GrokkingRecipe
@@ -34,7 +38,7 @@ from isoflop.models.initialise import initialise
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.loop import LoopConfig, run
 from isoflop.training.objectives import TokenBatch, next_token_loss
-from isoflop.training.run_directory import claim_for
+from isoflop.training.run_directory import CONFIG, claim_for
 from isoflop.training.step import Task
 
 RESULTS = "grokking.json"
@@ -44,6 +48,9 @@ TOKENS = 3
 """Of an example: a, b, and the sign after which the sum is foretold."""
 WARMUP_STEPS = 10
 TOP_FREQUENCIES = 5
+_TIMED_STEPS = 40
+_SPREAD = 1.5
+"""Evaluations lie closer together at the start, which is what is timed."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,27 @@ def run_grokking(recipe: GrokkingRecipe, out: Path, progress: Progress = SILENT)
         write_json(out / RESULTS, found.document())
         write_manifest(
             out, kind="grokking", config=to_dict(recipe), machine=machine(), seed=recipe.seed,
-            files=[out / RESULTS],
+            files=[out / RESULTS, out / CONFIG, *sorted((out / "arms").rglob("*.jsonl"))],
         )  # fmt: skip
     return found
+
+
+def foresee(recipe: GrokkingRecipe) -> Foresight:
+    """Time a few steps of one arm; they all cost the same, and checkpoints are two at most."""
+    few = replace(recipe, steps=_TIMED_STEPS, evaluations=1, weight_decays=recipe.weight_decays[:1])
+    with TemporaryDirectory() as aside:
+        began = time.perf_counter()
+        run_grokking(few, Path(aside) / "timed")
+        each = (time.perf_counter() - began) / _TIMED_STEPS
+    arms = len(recipe.weight_decays)
+    seconds = arms * recipe.steps * each
+    params = sum(p.numel() for p in _model(recipe).parameters())
+    return Foresight(
+        Span(seconds, seconds / _SPREAD, seconds * _SPREAD),
+        peak_memory_bytes(),
+        arms * (2 * 12 * params + 30 * recipe.steps),
+        (f"{arms} arms of {recipe.steps:,} steps of {1000 * each:.3g} ms, measured now",),
+    )
 
 
 def fourier_shares(embedding_PD: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:

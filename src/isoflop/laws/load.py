@@ -87,6 +87,7 @@ def load_law(path: Path | str) -> AnyLaw:
             where=str(path),
             fix=f"It knows {', '.join((*SURFACES, *HOMES))}",
         )
+    predict.check_hash(document, path)
     module, name = HOMES[form]
     kind = getattr(importlib.import_module(f"isoflop.laws.{module}"), name)
     try:

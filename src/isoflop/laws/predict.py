@@ -6,13 +6,14 @@ Imports numpy alone, so that a forecast from a file costs no more than reading t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isoflop.core.artifact import read_json, write_atomic
+from isoflop.core.artifact import read_json, sha256_json, write_atomic
 from isoflop.core.errors import ArtifactError, TableError
 from isoflop.laws.forms import GAMMA, Array, printed_loss
 from isoflop.laws.interval import Noise, quantiles
@@ -224,6 +225,7 @@ def load_law(path: Path | str) -> Law:
     raw = read_json(Path(path))
     if not isinstance(raw, dict):
         raise ArtifactError("this is not a law: the file holds no JSON object", where=str(path))
+    check_hash(raw, path)
     absent = [key for key in KEYS if key not in raw]
     if absent:
         raise ArtifactError(
@@ -267,7 +269,8 @@ def load_law(path: Path | str) -> Law:
 
 
 def render_law(document: dict[str, Any]) -> str:
-    """The text of `law.json`: indented, with one draw a line."""
+    """The text of `law.json`: indented, with one draw a line, and the hash of all of it."""
+    document = {**document, "sha256": sha256_json(document)}
     marks: dict[str, str] = {}
 
     def mark(rows: list[list[float]], indent: str) -> str:
@@ -282,6 +285,23 @@ def render_law(document: dict[str, Any]) -> str:
     for name, rows in marks.items():
         text = text.replace(name, rows)
     return text
+
+
+def check_hash(document: Mapping[str, Any], path: Path | str) -> None:
+    """Compare a law with the hash in it; one without a hash is somebody else's and passes.
+
+    Raises:
+        ArtifactError: It was changed after it was written.
+    """
+    told = document.get("sha256")
+    if told is None:
+        return
+    if told != sha256_json({key: value for key, value in document.items() if key != "sha256"}):
+        raise ArtifactError(
+            "the law differs from the hash taken when it was written",
+            where=str(path),
+            fix="Fit it again, restore it from a copy, or take `sha256` out if you changed it",
+        )
 
 
 def rounded(draws: Array) -> list[list[float]]:

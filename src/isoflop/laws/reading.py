@@ -48,10 +48,14 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from _csv_rows(file, handle) if kind == ".csv" else _json_rows(file, handle)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise TableError(f"the file cannot be unpacked: {error}", where=str(file)) from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise TableError(
+                f"this is no text in UTF-8 with cells and lines: {error}",
+                where=str(file),
+                fix="Write the table as UTF-8, or restore the file from a copy",
+            ) from None
     elif kind == ".parquet" and not packed:
-        import pyarrow.parquet  # only tables in Parquet pay for the import
-
-        for number, row in enumerate(pyarrow.parquet.read_table(file).to_pylist()):
+        for number, row in enumerate(_parquet_rows(file)):
             yield f"{file} row {number}", dict(row)
     else:
         raise TableError(
@@ -59,6 +63,23 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where=str(file),
             fix="Give a .csv or .jsonl file (.gz too), a .parquet file, or a ladder directory",
         )
+
+
+def _parquet_rows(file: Path) -> list[dict[str, Any]]:
+    import pyarrow  # only tables in Parquet pay for the import
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(file).to_pylist()
+    except FileNotFoundError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise TableError(
+            f"the Parquet file cannot be read: {error}",
+            where=str(file),
+            fix="Restore the file from a copy, or write it again",
+        ) from None
+    return rows
 
 
 def _open(file: Path, packed: bool) -> TextIO:
@@ -84,6 +105,8 @@ def _parse_json_row(line: str) -> dict[str, Any]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         return {BROKEN: f"not valid JSON: {error.msg}"}
+    except (ValueError, RecursionError):  # a number of too many digits, brackets without end
+        return {BROKEN: "not JSON that can be read"}
     return row if isinstance(row, dict) else {BROKEN: "not a JSON object"}
 
 

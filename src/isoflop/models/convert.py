@@ -6,7 +6,6 @@ class of transformers a model is, and what it calls the tensors, stands in `hugg
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,9 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from isoflop.core.artifact import (
@@ -50,6 +47,7 @@ from isoflop.models.stored_weights import (
     StoredWeights,
     check,
     open_weights,
+    write_tensors,
 )
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -340,16 +338,7 @@ def _write_weights(
             continue
         stored = link.store([own[name].detach() for name in link.ours])
         tensors |= {n: t.contiguous() for n, t in zip(link.theirs, stored, strict=True)}
-    try:
-        safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # a full disk comes as this, not as an OSError
-        raise ArtifactError(
-            f"the weights could not be written: {error}",
-            where=str(shown),
-            fix="Free some space or choose another place, then run the same command again",
-        ) from None
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+    write_tensors(tensors, path, shown, {"format": "pt"})
 
 
 # --- tokenizer -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ config before memory is taken. Not for what the tensors mean (`hugging_face_tens
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from isoflop.core.artifact import read_json
@@ -55,6 +57,32 @@ class StoredWeights:
         file, stored = self.files[name]
         packed: Packed | None = file.packed(stored) if file.is_packed(stored) else None
         return packed
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    shown: Path | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write a safetensors file and have it on the disk.
+
+    Args:
+        shown: The path for messages, where the file is written aside first.
+
+    Raises:
+        ArtifactError: It could not be written: the disk is full, or a file may not grow so large.
+    """
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:  # a full disk comes as this, not as an OSError
+        raise ArtifactError(
+            f"the disk is full, or the file would be larger than allowed here: {error}",
+            where=str(shown or path),
+            fix="Free some space or choose another place, then run the same command again",
+        ) from None
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def open_weights(directory: Path, architecture: str, opened: ExitStack) -> StoredWeights:

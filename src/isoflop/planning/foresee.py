@@ -1,4 +1,4 @@
-"""What `isoflop train` and `isoflop ladder` will take on this machine, from a few real steps.
+"""What `isoflop train`, `ladder` and `mixture` will take on this machine, from a few real steps.
 
 Not for choosing a run (`planner`), nor for other machines.
 """
@@ -19,6 +19,8 @@ from isoflop.planning.ladder import (
     last_metrics,
     relative_cost,
 )
+from isoflop.planning.launchers import local_lanes
+from isoflop.planning.mixing_recipe import MixtureRecipe
 from isoflop.planning.recipe import LadderRecipe
 from isoflop.training.recipe import TrainRecipe
 
@@ -100,6 +102,36 @@ def foresee_ladder(recipe: LadderRecipe, out: Path) -> Foresight:
             f"{len(jobs)} runs, {lanes} side by side; a step of the largest size takes "
             f"{1000 * found.seconds_per_step:.3g} ms, measured now with one running, and the "
             "others are scaled from it",
+        ),
+    )
+
+
+def foresee_mixture(recipe: MixtureRecipe, out: Path) -> Foresight:
+    """Time a few steps of one proxy; the others and the checks cost the same.
+
+    Raises:
+        ArtifactError: The shards cannot be used.
+    """
+    from isoflop.training.probe import probe
+
+    lanes, threads = local_lanes(recipe.processes)
+    even = dict.fromkeys(recipe.training, 1 / len(recipe.training))
+    run = recipe.run_recipe(even, 0)
+    run = replace(run, train=replace(run.train, threads=threads))
+    found = probe(run)
+    runs = recipe.proxies + recipe.checks + recipe.natural_checks
+    logs = [last_metrics(path)[0] for path in (out / "runs").glob("*")]
+    left = runs - sum(min(1.0, tokens / recipe.train.tokens) for tokens in logs)
+    each = run.steps * found.seconds_per_step
+    each += recipe.train.evaluations * found.evaluation_seconds
+    seconds = left * each / lanes
+    return Foresight(
+        Span(seconds, seconds / LADDER_SPREAD, seconds * LADDER_SPREAD),
+        lanes * found.peak_memory_bytes,
+        runs * _disk_bytes(run),
+        (
+            f"{runs} runs, {left:.3g} of them to do, {lanes} side by side; a step takes "
+            f"{1000 * found.seconds_per_step:.3g} ms, measured now with one running",
         ),
     )
 

@@ -11,9 +11,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from isoflop.core.errors import ArtifactError
+from isoflop.data.corpus import read_row_groups
 from isoflop.data.tokenizer import Tokenizer
 from isoflop.reporting.data_card_records import BINS_PER_OCTAVE, Example, Lengths, Row, Tokens
 
@@ -84,16 +83,7 @@ def _row_groups(corpus: Path) -> Iterator[pa.Table]:
     columns = ["id", "text", "source", "url", "language", "meta"]
     paths = corpus.glob("*/documents*.parquet")
     for path in sorted(paths, key=lambda path: (path.parent.name != "train", path)):
-        try:
-            with pq.ParquetFile(path) as file:
-                for number in range(file.num_row_groups):
-                    yield file.read_row_group(number, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(
-                f"the documents cannot be read: {error}",
-                where=str(path),
-                fix="Build the corpus again with `isoflop data build`",
-            ) from None
+        yield from read_row_groups(path, columns)
 
 
 def host_of(url: str) -> str:

@@ -67,8 +67,16 @@ def _floor(law: predict.Law, params: float | None) -> float | None:
     return None if params is None else law.predict(params, _ENDLESS).loss
 
 
-def _described(law: FamilyLaw, figures: LawFigures) -> Law:
-    """A law that foretells no rung: what it is, and its own figures."""
+def _described(law: FamilyLaw | predict.Law, figures: LawFigures) -> Law:
+    """What a law is, and its own figures; no rung is foretold."""
+    if isinstance(law, predict.Law):
+        noise = {
+            "run_to_run": law.noise.run_to_run,
+            "degrees_of_freedom": law.noise.degrees,
+            "drift": law.noise.drift,
+        }
+    else:
+        noise = {k: v for k, v in law.noise.items() if k in ("run_to_run", "drift")}
     return Law(
         form=law.form,
         formula=law.formula,
@@ -78,7 +86,7 @@ def _described(law: FamilyLaw, figures: LawFigures) -> Law:
         objective=law.objective,
         n_runs=law.n_runs,
         domain=dict(law.domain),
-        noise={k: v for k, v in law.noise.items() if k in ("run_to_run", "drift")},
+        noise=noise,
         warnings=law.warnings,
         verdict=law.verdict,
         figures=figures,
@@ -86,26 +94,11 @@ def _described(law: FamilyLaw, figures: LawFigures) -> Law:
 
 
 def _drawn(law: predict.Law, rungs: Sequence[Rung], target: Target | None, level: float) -> Law:
-    return Law(
-        form=law.form,
-        formula=law.formula,
-        parameters=tuple(
-            Parameter(name, value, law.stderr.get(name)) for name, value in law.parameters.items()
-        ),
-        objective=law.objective,
-        n_runs=law.n_runs,
-        domain=dict(law.domain),
-        noise={
-            "run_to_run": law.noise.run_to_run,
-            "degrees_of_freedom": law.noise.degrees,
-            "drift": law.noise.drift,
-        },
-        warnings=law.warnings,
-        verdict=law.verdict,
+    return replace(
+        _described(law, law_data.surface_figures(law, rungs, level)),
         fits=_size_fits(law, rungs),
         path=_way_to_target(law, rungs, target, level) if target and rungs else (),
         path_level=level,
-        figures=law_data.surface_figures(law, rungs, level),
     )
 
 

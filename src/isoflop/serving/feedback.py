@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from isoflop.core.artifact import sha256_json
 from isoflop.core.errors import ArtifactError, DataError
 
 FeedbackForm = Literal["sft", "preferences", "kto"]
@@ -32,10 +33,13 @@ CREATE TABLE IF NOT EXISTS feedback (
     edited TEXT,
     seed INTEGER,
     sampling TEXT,
-    comment TEXT
+    comment TEXT,
+    sha256 TEXT
 )
 """
-_VERSION = 1
+_VERSION = 2
+_WITHOUT_HASHES = 1
+"""Version of stores whose rows have no hash: the column is added, old rows stay without."""
 
 
 class Opinion(Protocol):
@@ -73,9 +77,11 @@ class FeedbackStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
+            if version not in (0, _WITHOUT_HASHES, _VERSION):
                 raise self._wrong(f"a feedback store of version {version}, not {_VERSION}")
             with self._connection:
+                if version == _WITHOUT_HASHES:
+                    self._connection.execute("ALTER TABLE feedback ADD COLUMN sha256 TEXT")
                 self._connection.execute(_TABLE)
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.DatabaseError as error:
@@ -93,19 +99,29 @@ class FeedbackStore:
         with self._lock, self._connection:
             cursor = self._connection.execute(
                 "INSERT INTO feedback (created, model_sha256, messages, answer, rating, rejected,"
-                " edited, seed, sampling, comment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
+                " edited, seed, sampling, comment, sha256)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, sha256_json(row)),
             )
         return int(cursor.lastrowid or 0)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Opinions in the order they came."""
-        cursor = self._connection.execute("SELECT * FROM feedback ORDER BY id")
-        names = [column[0] for column in cursor.description]
-        for values in cursor:
-            row = dict(zip(names, values, strict=True))
-            row["messages"] = json.loads(row["messages"])
-            yield row
+        """Opinions in the order they came.
+
+        Raises:
+            ArtifactError: The file is damaged, or an opinion differs from its hash.
+        """
+        try:
+            cursor = self._connection.execute("SELECT * FROM feedback ORDER BY id")
+            names = [column[0] for column in cursor.description]
+            for number, *values, told in cursor:
+                if told is not None and told != sha256_json(values):
+                    raise self._wrong(f"opinion {number} differs from its hash: it was damaged")
+                row = dict(zip(names, (number, *values, told), strict=True))
+                row["messages"] = json.loads(row["messages"])
+                yield row
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            raise self._wrong(f"the feedback store is damaged ({error})") from None
 
     def close(self) -> None:
         """Close the file."""

@@ -1,1 +1,1 @@
-
+"""The one training loop and what it takes; not what stages of alignment make of it."""

@@ -65,6 +65,8 @@ class LoopState:
     """Valid tokens behind `loss_sum`."""
     log_bytes: dict[str, int] = field(default_factory=dict)
     """Length of each log file at this step; what lies beyond is cut off on resuming."""
+    log_crc32: dict[str, int] = field(default_factory=dict)
+    """CRC-32 of those bytes: a log that was damaged is not continued."""
     data_offset: int = 0
     """Batches passed over because of steps that spoilt the run."""
     noise: NoiseSums = field(default_factory=NoiseSums)

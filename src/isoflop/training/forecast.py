@@ -41,6 +41,11 @@ class Outlook:
     stop: bool
     """The recipe asks to stop for one of them."""
 
+    @property
+    def band(self) -> str:
+        """`ends at 3.21 to 3.45`, for the line of progress."""
+        return f"ends at {self.row['final']['low']:.3f} to {self.row['final']['high']:.3f}"
+
 
 class Forecaster:
     """Forecasts one run's end from its log.
@@ -74,6 +79,12 @@ class Forecaster:
         at = np.unique(np.linspace(0, steps - 1, min(_NODES, steps)).round())
         rate = np.array([learning_rate(int(step)) for step in at])
         self._schedule = Schedule(np.append(at, steps), np.append(rate, rate[-1]))
+
+    @property
+    def band(self) -> str:
+        """`promised 3.21 to 3.45`, for the line of progress; empty without a law."""
+        promise = self._promise
+        return "" if promise is None else f"promised {promise.low:.3f} to {promise.high:.3f}"
 
     @property
     def moments(self) -> frozenset[int]:

@@ -30,7 +30,7 @@ from isoflop.training.forecast import Forecaster
 from isoflop.training.guard import Fault, Guard
 from isoflop.training.guard_recipe import GuardConfig
 from isoflop.training.health import NoiseSums, UpdateSizes, signs
-from isoflop.training.metrics import EVENTS, cut_logs, open_log
+from isoflop.training.metrics import EVENTS, cut_logs, log_checksums, open_log
 from isoflop.training.parallel.apply import whole_model
 from isoflop.training.parallel.ranks import Ranks
 from isoflop.training.precision import Precision
@@ -139,18 +139,19 @@ class _Loop(Generic[ModelT, BatchT]):
         self._model, self._optimizer, self._task = model, optimizer, task
         self._config, self._directory, self._progress = config, directory, progress
         self._store = directory / "checkpoints"
+        self._band = "" if config.forecaster is None else config.forecaster.band
         decay = config.average_decay
         self._average = None if decay is None else WeightAverage(model, decay)
         ranks = config.ranks
         own = ranks.from_main(lambda: latest_checkpoint(self._store))
         if own is not None or branch_from is not None:
             state = self._load(own or branch_from)  # type: ignore[arg-type]
-            self.state = state if own is not None else replace(state, log_bytes={})
+            self.state = state if own is not None else replace(state, log_bytes={}, log_crc32={})
         else:
             self.state = LoopState()
         self._guard = Guard(config.guard, self.state.guard)
         if ranks.is_main:
-            cut_logs(directory, self.state.log_bytes)
+            cut_logs(directory, self.state.log_bytes, self.state.log_crc32)
         self.log = open_log(
             directory, ranks.rank, tensorboard=config.tensorboard, start_step=self.state.step
         )
@@ -243,7 +244,9 @@ class _Loop(Generic[ModelT, BatchT]):
 
     def checkpoint(self) -> None:
         """Begin to write one."""
-        state = replace(self.state, log_bytes=self.log.sync())
+        lengths = self.log.sync()
+        sums = log_checksums(self._directory, lengths)
+        state = replace(self.state, log_bytes=lengths, log_crc32=sums)
         self._config.ranks.at(state.step, "checkpoint")
         then = partial(self._remove_old, state.step)
         self.writer.begin(self._model, self._optimizer, state, self._average, then)
@@ -317,7 +320,7 @@ class _Loop(Generic[ModelT, BatchT]):
         )
         self.log.sync()
         if ranks.is_main:
-            cut_logs(self._directory, state.log_bytes)
+            cut_logs(self._directory, state.log_bytes, state.log_crc32)
         self._logged_at, self._logged_tokens = time.perf_counter(), state.tokens
         self.event("went back", from_step=before.step + 1, passed_over=before.step + 1 - to)
 
@@ -332,6 +335,7 @@ class _Loop(Generic[ModelT, BatchT]):
             return
         step = self.state.step
         self.log.write("forecasts.jsonl", {"step": step, **outlook.row})
+        self._band = ", ".join(filter(None, (outlook.band, forecaster.band)))
         if not outlook.reasons:
             return
         what = "; ".join(outlook.reasons)
@@ -363,7 +367,8 @@ class _Loop(Generic[ModelT, BatchT]):
         self._alone_seconds = 0.0
         self.log.write("metrics.jsonl", {**row, **self._updates, **position, **slowest})
         self._logged_at, self._logged_tokens = now, state.tokens
-        self._progress.advance(state.tokens, f"loss {state.loss_sum / state.loss_count:.3f}")
+        loss = f"loss {state.loss_sum / state.loss_count:.3f}"
+        self._progress.advance(state.tokens, ", ".join(filter(None, (loss, self._band))))
         self.state = replace(state, loss_sum=0.0, loss_count=0, noise=NoiseSums())
 
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
+
+from isoflop.core.errors import ArtifactError
 
 LOGS = ("metrics.jsonl", "evals.jsonl", "samples.jsonl", "forecasts.jsonl")
 """Logs that belong to the run's content: cut back to the checkpoint when it resumes."""
@@ -97,11 +100,33 @@ def open_log(directory: Path, rank: int, *, tensorboard: bool, start_step: int) 
     return RunLog(directory, tensorboard=tensorboard, start_step=start_step)
 
 
-def cut_logs(directory: Path, lengths: Mapping[str, int]) -> None:
+def log_checksums(directory: Path, lengths: Mapping[str, int]) -> dict[str, int]:
+    """CRC-32 of the first `lengths` bytes of each content log."""
+    found = {}
+    for name, length in lengths.items():
+        with open(directory / name, "rb") as file:
+            found[name] = zlib.crc32(file.read(length))
+    return found
+
+
+def cut_logs(
+    directory: Path, lengths: Mapping[str, int], checksums: Mapping[str, int] | None = None
+) -> None:
     """Cut the content logs back to `lengths` bytes: a resumed run writes the rest again.
 
     Of the events, only a last line that a full disk left unfinished is cut.
+
+    Raises:
+        ArtifactError: What is kept of a log is not what was written, by its checksum.
     """
+    for name, told in (checksums or {}).items():
+        path = directory / name
+        if not path.exists() or log_checksums(directory, {name: lengths[name]})[name] != told:
+            raise ArtifactError(
+                "the log is missing or differs from its checksum at the last checkpoint",
+                where=str(path),
+                fix="Restore it from a copy, or start the run anew in another directory with -o",
+            )
     for name in LOGS:
         path = directory / name
         if path.exists():

@@ -118,6 +118,14 @@ def claim_for(
             where=str(path),
             fix="Continue it with that version, or start anew in another directory with -o",
         )
+    whole = {"recipe", "sha256", "shards_sha256"} <= config.keys()
+    if not whole or config["sha256"] != sha256_json(config["recipe"]):
+        raise ArtifactError(
+            f"the recipe that this {kind} was started with differs from its hash: the file was "
+            "damaged",
+            where=str(path),
+            fix="Restore it from a copy, or start anew in another directory with -o",
+        )
     differing = list(_differences(config["recipe"], resolved))
     if config["shards_sha256"] != hashes:
         differing.append(changed)

@@ -208,7 +208,7 @@ def _instruct_facts(path: Path) -> dict[str, Any]:
 
 _FACTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "model": _model_facts,
-    "reward-model": _model_facts,
+    "reward-model": lambda path: _model_facts(path / "decoder"),
     "shards": _shards_facts,
     "corpus": _corpus_facts,
     "tokenizer": _tokenizer_facts,
