@@ -6,8 +6,9 @@ For each family of attacks of `isoflop redteam` in turn, `isoflop data classifie
 attacks and ordinary lines of the other families, and `isoflop redteam` asks the lines of this one,
 once with the lists alone, once with the classifier alone and once with both. So each attack, and
 each ordinary line that sounds like one, is judged by a classifier that saw nothing of its family;
-each everyday question by one that saw nothing of its form. The counts are added up. DIR keeps the
-examples, the lines asked and the classifiers.
+each everyday question by one that saw nothing of its form. The counts are added up. All of the
+classifiers also read paragraphs of the manual, as answers that are unlike what they were trained
+on. DIR keeps the examples, the lines asked and the classifiers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from isoflop.cli.main import main as isoflop
 from isoflop.core.artifact import write_atomic
 from isoflop.serving.redteam import LISTS, read_families, share
+from isoflop.serving.risk import open_judge
 
 WAYS = ("lists", "classifier", "lists and classifier")
 
@@ -83,6 +85,15 @@ def measure(folder: Path, threshold: float) -> dict[str, Any]:
     return found
 
 
+def manual_found(folder: Path, threshold: float) -> tuple[int, int]:
+    """How many paragraphs of the manual the classifiers find risky, and how many they read."""
+    pages = sorted((Path(__file__).parents[1] / "docs").glob("t*.md"))
+    paragraphs = [part for page in pages for part in page.read_text("utf-8").split("\n\n")]
+    judges = [open_judge(model, threshold) for model in sorted(folder.glob("*/model"))]
+    found = sum(judge.risk(part) > threshold for judge in judges for part in paragraphs)
+    return found, len(judges) * len(paragraphs)
+
+
 def words(one: Mapping[str, float]) -> str:
     """A share with its interval."""
     low, high = 100 * one["low"], 100 * one["high"]
@@ -107,6 +118,8 @@ def main() -> None:
         print(f"{family:<22}{text}")
     for way in WAYS[::2]:
         print(f"\nordinary lines that {way} refuse:", *found[way]["refused_lines"], sep="\n  ")
+    risky, read = manual_found(arguments.folder, arguments.threshold)
+    print(f"\nparagraphs of the manual found risky: {risky} of {read}, {risky / read:.1%}")
     if arguments.json is not None:
         write_atomic(arguments.json, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
