@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from isoflop.core.artifact import write_atomic
 from isoflop.core.errors import ArtifactError, TableError
 from isoflop.laws.forms import Array
-from isoflop.laws.predict import KEYS, render_law, rounded
+from isoflop.laws.predict import KEYS, render_law, rounded, with_hash
 
 FEWEST_REFITS = 50
 CHUNK_ELEMENTS = 200_000  # B·R·K per chunk: the working arrays of one stay in cache
@@ -67,9 +67,9 @@ class Family:
         return self.verdict == "supported"
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of `law.json`."""
+        """The document of `law.json`, with its hash."""
         document = {key: getattr(self, key) for key in KEYS}
-        return document | {
+        document |= {
             "parameters": dict(self.parameters),
             "stderr": dict(self.stderr),
             "draws": rounded(self.draws),
@@ -78,6 +78,7 @@ class Family:
             "source": [dict(s) for s in self.source],
             "warnings": list(self.warnings),
         }
+        return with_hash(document)
 
     def save(self, path: Path | str) -> None:
         """Write `law.json`, atomically."""

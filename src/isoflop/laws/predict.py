@@ -173,8 +173,8 @@ class Law:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The document of `law.json`."""
-        return {
+        """The document of `law.json`, with its hash."""
+        document = {
             "form": self.form,
             "formula": self.formula,
             "parameters": dict(self.parameters),
@@ -201,6 +201,7 @@ class Law:
             "warnings": list(self.warnings),
             "verdict": self.verdict,
         }
+        return with_hash(document)
 
     def save(self, path: Path | str) -> None:
         """Write `law.json`, atomically."""
@@ -269,8 +270,7 @@ def load_law(path: Path | str) -> Law:
 
 
 def render_law(document: dict[str, Any]) -> str:
-    """The text of `law.json`: indented, with one draw a line, and the hash of all of it."""
-    document = {**document, "sha256": sha256_json(document)}
+    """The text of `law.json`: indented, with one draw a line."""
     marks: dict[str, str] = {}
 
     def mark(rows: list[list[float]], indent: str) -> str:
@@ -285,6 +285,11 @@ def render_law(document: dict[str, Any]) -> str:
     for name, rows in marks.items():
         text = text.replace(name, rows)
     return text
+
+
+def with_hash(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a law and the hash of all of it."""
+    return {**document, "sha256": sha256_json(document)}
 
 
 def check_hash(document: Mapping[str, Any], path: Path | str) -> None:
