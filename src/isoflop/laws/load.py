@@ -87,13 +87,13 @@ def load_law(path: Path | str) -> AnyLaw:
             where=str(path),
             fix=f"It knows {', '.join((*SURFACES, *HOMES))}",
         )
-    predict.check_hash(document, path)
     module, name = HOMES[form]
     kind = getattr(importlib.import_module(f"isoflop.laws.{module}"), name)
     try:
         law: FamilyLaw = kind.from_document(document)
     except ArtifactError as error:
         raise ArtifactError(error.what, where=str(path), fix=error.fix) from None
+    predict.check_hash(document, path)  # last: what is missing is told by its name
     return law
 
 

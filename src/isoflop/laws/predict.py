@@ -226,7 +226,6 @@ def load_law(path: Path | str) -> Law:
     raw = read_json(Path(path))
     if not isinstance(raw, dict):
         raise ArtifactError("this is not a law: the file holds no JSON object", where=str(path))
-    check_hash(raw, path)
     absent = [key for key in KEYS if key not in raw]
     if absent:
         raise ArtifactError(
@@ -236,7 +235,7 @@ def load_law(path: Path | str) -> Law:
         )
     try:
         noise = raw["noise"]
-        return Law(
+        law = Law(
             form=raw["form"],
             formula=raw["formula"],
             parameters={k: float(v) for k, v in raw["parameters"].items()},
@@ -267,6 +266,8 @@ def load_law(path: Path | str) -> Law:
             where=str(path),
             fix="The file was changed, or another version wrote it; fit the law again",
         ) from None
+    check_hash(raw, path)  # last: what is missing is told by its name
+    return law
 
 
 def render_law(document: dict[str, Any]) -> str:
