@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -93,7 +94,10 @@ def test_a_greedy_continuation_is_known_as_one(subject):
 
 
 @pytest.mark.parametrize("form", [{}, {"head_dim": 32, "d_model": 64}], ids=str)
-def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject_of, form):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_pair_has_the_same_bits_alone_and_in_any_company(subject_of, form, threads, request):
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     subject = subject_of(**form)  # heads of 32 are read natively
     pairs = _pairs(12)
     together = loglikelihood(subject, pairs)

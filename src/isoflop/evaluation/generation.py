@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isoflop.core.errors import DataError, RecipeError
 from isoflop.evaluation.cache import RowCache
-from isoflop.evaluation.likelihood import FEWEST_ROWS, Ids, Subject
+from isoflop.evaluation.likelihood import FEWEST_ROWS, Ids, Subject, T
 from isoflop.models.generate import choose
 
 PROMPT_STEP = 16
@@ -170,17 +170,16 @@ def _write(
         if len(left) <= len(live) // 2 and len(rows) > FEWEST_ROWS:
             live = [live[i] for i in left]
             rows = _filled(live)
-            kept = (left * FEWEST_ROWS)[: len(rows)] if len(left) < FEWEST_ROWS else left
-            cache.select(kept)
+            cache.select(_filled(left))
         # A finished text is fed its first token: nobody reads what comes of it.
         column = [job.prompt[0] if job.done else job.token(place) for job in rows]
         ids = torch.tensor(column, device=device)[:, None]
         place += 1
 
 
-def _filled(live: list[_Job]) -> list[_Job]:
-    """The texts, repeated up to `FEWEST_ROWS`: see there."""
-    return (live * FEWEST_ROWS)[:FEWEST_ROWS] if len(live) < FEWEST_ROWS else live
+def _filled(live: list[T]) -> list[T]:
+    """The texts, the first of them again up to a multiple of `FEWEST_ROWS`: see there."""
+    return live + (live * FEWEST_ROWS)[: -len(live) % FEWEST_ROWS]
 
 
 def _choose(logits_BV: Tensor, live: list[_Job], ready: list[int], sampling: Sampling) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from isoflop.core.errors import DataError
 from isoflop.evaluation.cache import RowCache, remember
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import TextCodec
+from isoflop.models.native.tiles import TILE_ROWS
 
+T = TypeVar("T")
 Ids = tuple[int, ...]
 PREFIX_STEP = 4
 """Cached prefixes are a multiple of this long: shorter steps leave fewer tokens to each option and
@@ -28,8 +31,8 @@ SHORTEST_PREFIX = 16
 SUFFIX_STEP = 4
 """What follows the prefix is padded to a multiple of this."""
 FEWEST_ROWS = 8
-"""Rows of the output layer at least: on a CPU a product of one to three rows may differ in its
-last bit from the same rows among more."""
+"""Rows of the output layer are filled up to a multiple of it: on a CPU a product of one to three
+rows more may differ in its last bit from the same rows among others."""
 LOGIT_ROWS = 1024
 """Rows of logits held at once."""
 BATCH_TOKENS = 4096
@@ -267,14 +270,17 @@ def _run(
 ) -> Iterator[tuple[int, tuple[float, ...], tuple[bool, ...]]]:
     """(request, log-probabilities, hits) of all who ask about these rows."""
     device, prefix = decoder.embed_tokens.weight.device, rows[0].prefix
+    computed = _whole_tiles(rows, padded)
     cache: RowCache | None = None
     if prefix:
         owners = {ids: i for i, ids in enumerate(dict.fromkeys(r.ids[:prefix] for r in rows))}
+        remembered = _whole_tiles(list(owners), prefix)
         cache = RowCache(decoder.config.n_layers)
-        remember(decoder, torch.tensor(list(owners), device=device), cache)
-        if len(owners) < len(rows):
-            cache.select([owners[row.ids[:prefix]] for row in rows])
-    filled = [[*row.ids[prefix:], *[0] * (padded - row.suffix)] for row in rows]
+        remember(decoder, torch.tensor(remembered, device=device), cache)
+        chosen = [owners[row.ids[:prefix]] for row in computed]
+        if chosen != list(range(len(remembered))):
+            cache.select(chosen)
+    filled = [[*row.ids[prefix:], *[0] * (padded - row.suffix)] for row in computed]
     x_BTD = decoder.hidden(torch.tensor(filled, device=device), cache=cache)
     # One place in the stream for each token asked about; a row is asked about its last ones.
     places: list[tuple[int, int, int]] = []
@@ -289,6 +295,13 @@ def _run(
         yield number, tuple(logprobs[start:stop]), tuple(hits[start:stop])
 
 
+def _whole_tiles(rows: list[T], length: int) -> list[T]:
+    """These and the last again, until their tokens are whole tiles: other numbers of tokens may be
+    multiplied in another way (`native/tiles.py`), whose last bits are others."""
+    step = TILE_ROWS // math.gcd(TILE_ROWS, length)
+    return rows + [rows[-1]] * (-len(rows) % step)
+
+
 def _token_scores(
     decoder: Decoder, x_BTD: Tensor, places: Sequence[tuple[int, int, int]]
 ) -> tuple[list[float], list[bool]]:
@@ -297,7 +310,7 @@ def _token_scores(
     hits: list[bool] = []
     for start in range(0, len(places), LOGIT_ROWS):
         part = list(places[start : start + LOGIT_ROWS])
-        part += [part[0]] * (FEWEST_ROWS - len(part))
+        part += [part[0]] * (-len(part) % FEWEST_ROWS)
         row_N, time_N, token_N = torch.tensor(part, device=x_BTD.device).unbind(1)
         logits_NV: Tensor = decoder.lm_head(x_BTD[row_N, time_N]).float()
         found_N = logits_NV.gather(-1, token_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
