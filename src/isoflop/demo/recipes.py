@@ -32,7 +32,7 @@ SECONDS = {
     "instructions": 10.0, "sft": 210.0, "grpo": 90.0, "evaluation": 60.0, "int8": 10.0,
     "serving": 20.0,
 }  # fmt: skip
-"""What the stages take on the two cores of docs/benchmarks.md, one after the other."""
+"""Reckoned for two cores: estimates, until a whole demo has been timed."""
 LEAST_SHARE = 0.1
 """Of the fine-tuning's epochs, however little time there is."""
 
