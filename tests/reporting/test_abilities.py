@@ -121,7 +121,12 @@ def test_the_report_of_a_ladder_carries_it(tmp_path: Path, document: dict[str, A
     assert 'id="abilities"' in page
     assert len(page) < 500_000
     raw = page[page.index('id="report-data">') + 17 :]
-    assert json.loads(raw[: raw.index("</script>")])["abilities"]["runs"]
+    held = json.loads(raw[: raw.index("</script>")])["abilities"]
+    assert held["runs"]
+    scores = [run for task in held["tasks"].values() for run in task["runs"].values()]
+    assert scores
+    # Of groups the score and the number of questions, from which the interval follows.
+    assert all(len(group) == 2 for run in scores for group in run["groups"].values())
 
 
 def test_no_scores_make_no_section_and_broken_ones_an_error(tmp_path: Path) -> None:

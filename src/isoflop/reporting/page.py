@@ -140,11 +140,28 @@ def embedded(report: Report) -> str:
     document["rungs"] = _columns(document["rungs"])
     for curve in document["curves"]:
         curve["training"] = _columns(curve["training"])
+    if document["abilities"] is not None:
+        document["abilities"] = _scored(document["abilities"])
     raw = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         raw = raw.replace(character, f"\\u{ord(character):04x}")
     # A lone surrogate is legal in a JSON escape but cannot be written as UTF-8.
     return raw.encode("utf-8", "replace").decode("utf-8")
+
+
+def _scored(abilities: dict[str, Any]) -> dict[str, Any]:
+    """The scores of runs, of each group of questions (score, how many): its Wilson interval
+    follows from these, and a ladder has hundreds of groups."""
+
+    def brief(run: dict[str, Any]) -> dict[str, Any]:
+        groups = run.get("groups", {})
+        return {**run, "groups": {name: (one["score"], one["n"]) for name, one in groups.items()}}
+
+    tasks = {
+        name: {**task, "runs": {run: brief(found) for run, found in task["runs"].items()}}
+        for name, task in abilities["tasks"].items()
+    }
+    return {**abilities, "tasks": tasks}
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
