@@ -19,7 +19,7 @@ from isoflop.core.errors import DataError
 from isoflop.evaluation.cache import RowCache, remember
 from isoflop.models.decoder import Decoder
 from isoflop.models.generate import TextCodec
-from isoflop.models.native.tiles import TILE_ROWS
+from isoflop.models.native.tiles import NARROW, TILE_ROWS
 
 T = TypeVar("T")
 Ids = tuple[int, ...]
@@ -270,11 +270,11 @@ def _run(
 ) -> Iterator[tuple[int, tuple[float, ...], tuple[bool, ...]]]:
     """(request, log-probabilities, hits) of all who ask about these rows."""
     device, prefix = decoder.embed_tokens.weight.device, rows[0].prefix
-    computed = _whole_tiles(rows, padded)
+    computed = _whole_tiles(decoder, rows, padded)
     cache: RowCache | None = None
     if prefix:
         owners = {ids: i for i, ids in enumerate(dict.fromkeys(r.ids[:prefix] for r in rows))}
-        remembered = _whole_tiles(list(owners), prefix)
+        remembered = _whole_tiles(decoder, list(owners), prefix)
         cache = RowCache(decoder.config.n_layers)
         remember(decoder, torch.tensor(remembered, device=device), cache)
         chosen = [owners[row.ids[:prefix]] for row in computed]
@@ -295,10 +295,13 @@ def _run(
         yield number, tuple(logprobs[start:stop]), tuple(hits[start:stop])
 
 
-def _whole_tiles(rows: list[T], length: int) -> list[T]:
-    """These and the last again, until their tokens are whole tiles: other numbers of tokens may be
-    multiplied in another way (`native/tiles.py`), whose last bits are others."""
-    step = TILE_ROWS // math.gcd(TILE_ROWS, length)
+def _whole_tiles(decoder: Decoder, rows: list[T], length: int) -> list[T]:
+    """These and the last again, until their tokens are whole tiles, where a weight is so narrow
+    that other numbers of tokens are multiplied in another way (`native/tiles.py`), whose last
+    bits are others."""
+    config = decoder.config
+    narrowest = config.d_model * min(config.n_kv_heads * config.head_dim, config.d_ff)
+    step = TILE_ROWS // math.gcd(TILE_ROWS, length) if narrowest <= NARROW else 1
     return rows + [rows[-1]] * (-len(rows) % step)
 
 
